@@ -1,0 +1,77 @@
+# make run, make test and make check are all that is needed from day to day; the rest are their parts.
+
+CACHE   := $(CURDIR)/.cache
+BIN     := $(CACHE)/bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PKG     := github.com/choria-io/prometheus-streams
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOFLAGS_BUILD := -trimpath -ldflags '$(LDFLAGS)'
+FUZZTIME ?= 20s
+
+export CGO_ENABLED ?= 0
+
+.PHONY: build run test check unit race lint vuln servers e2e bench fuzz fuzzseeds debs clean help
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## bin/prometheus-streams, static
+	go build $(GOFLAGS_BUILD) -o bin/prometheus-streams ./cmd/prometheus-streams
+
+run: build ## the whole thing on this machine: poller, embedded JetStream, receiver and gateway
+	./bin/prometheus-streams standalone --config examples/quickstart.yaml
+
+check: lint unit ## the daily round: format, vet, lint, unit tests
+
+unit: ## unit tests
+	go test ./...
+
+test: debs lint race servers e2e fuzzseeds vuln ## everything; what CI runs
+
+debs: ## the Debian packages that tests need
+	@./tools/debs
+
+race: ## unit tests under the race detector
+	CGO_ENABLED=1 go test -race ./...
+
+lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, go mod tidy
+	@out=$$(git ls-files '*.go' | xargs gofmt -l); [ -z "$$out" ] || { echo "gofmt -w these:"; echo "$$out"; exit 1; }
+	go vet ./...
+	cd e2e && go vet ./...
+	cd bench && go vet ./...
+	$(BIN)/staticcheck ./...
+	cd e2e && $(BIN)/staticcheck ./...
+	cd bench && $(BIN)/staticcheck ./...
+	go mod tidy -diff
+
+$(BIN)/staticcheck: tools/go.mod tools/go.sum
+	@mkdir -p $(BIN)
+	cd tools && go build -o $@ honnef.co/go/tools/cmd/staticcheck
+
+$(BIN)/govulncheck: tools/go.mod tools/go.sum
+	@mkdir -p $(BIN)
+	cd tools && go build -o $@ golang.org/x/vuln/cmd/govulncheck
+
+vuln: $(BIN)/govulncheck ## known vulnerabilities, where the database can be reached
+	@$(BIN)/govulncheck ./... >$(CACHE)/govulncheck.txt 2>&1; rc=$$?; \
+	if [ $$rc -eq 0 ]; then echo "govulncheck: nothing known"; \
+	elif [ $$rc -eq 3 ]; then cat $(CACHE)/govulncheck.txt; exit 1; \
+	else echo "govulncheck: the vulnerability database cannot be reached from here; NOT CHECKED"; fi
+
+servers: ## the real servers that e2e talks to, built once under .cache/bin
+	./e2e/servers/build
+
+e2e: servers ## end-to-end tests against real servers
+	cd e2e && go test -count=1 -timeout 20m ./...
+
+bench: servers ## CPU, memory and wire bytes, printed as a table
+	./bench/run
+
+fuzz: ## every fuzz test for FUZZTIME (20s)
+	./tools/fuzz $(FUZZTIME)
+
+fuzzseeds: ## every fuzz test for a few seconds
+	./tools/fuzz 3s
+
+clean: ## remove what was built
+	rm -rf bin .cache data
