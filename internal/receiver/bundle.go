@@ -1,0 +1,244 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/sink"
+	"github.com/choria-io/prometheus-streams/internal/stream"
+)
+
+// bundle is one received message until it is acknowledged.
+type bundle struct {
+	source  *source
+	message *stream.Message // its Ack is nil from a restart of the consumer until it comes again
+	parsed  *frame.Bundle
+	raws    []frame.RawFrame
+	at      int // the raw frame to decode next
+	decoded []*frame.Frame
+	waiting int // frames whose verdict is out
+
+	// history: read back, only to be decoded. skip: done before, only to be decoded and acknowledged.
+	history, skip bool
+	// repeated: it may have been delivered by an earlier process that was stopped before it noted so.
+	repeated bool
+}
+
+// frames counts what the bundle holds, decodable or not.
+func (b *bundle) frames() int { return len(b.raws) }
+
+// quarantine holds the bundles of one subject whose version is not known.
+type quarantine struct {
+	since    time.Time
+	messages []*bundle
+}
+
+// retry is a frame that the sink did not take, to be given to it again.
+type retry struct {
+	bundle *bundle
+	frame  *frame.Frame
+	at     time.Time
+	wait   time.Duration
+}
+
+const (
+	retryFirst = time.Second
+	retryMost  = 30 * time.Second
+)
+
+// take receives one message.
+func (p *Pipeline) take(ctx context.Context, s *source, m *stream.Message) {
+	p.Metrics.received.Inc()
+	if b := s.inflight[m.Sequence]; b != nil {
+		// It comes again while it is still being worked on: only the right to acknowledge it is new.
+		b.message.Ack, b.message.InProgress = m.Ack, m.InProgress
+		return
+	}
+	b := &bundle{source: s, message: m}
+	b.repeated = m.Redelivered || m.Sequence <= s.floor.Delivered
+	s.inflight[m.Sequence] = b
+	p.held += len(m.Data) // until release
+	l, reason, err := p.open(b)
+	var version *frame.VersionError
+	switch {
+	case errors.As(err, &version):
+		p.hold(m.Subject, b, err)
+	case err != nil:
+		p.dropMessage(b, reason, err)
+	default:
+		p.accept(ctx, l, b)
+	}
+}
+
+// open parses a message and finds its lane; it gives a reason with every error.
+func (p *Pipeline) open(b *bundle) (l *lane, reason string, err error) {
+	parsed, err := frame.ParseBundle(b.message.Data, p.Limits.Frame)
+	if errors.Is(err, frame.ErrChecksum) {
+		return nil, "checksum", err
+	}
+	if err != nil {
+		return nil, "malformed", err
+	}
+	b.parsed = parsed
+	proven, err := b.source.Publisher(b.message.Subject)
+	if err != nil {
+		return nil, "wrong_subject", err
+	}
+	if proven != parsed.Publisher {
+		return nil, "wrong_publisher", fmt.Errorf("the message says publisher %q", parsed.Publisher)
+	}
+	for raw, err := range parsed.Frames() {
+		if err != nil {
+			return nil, "malformed", err
+		}
+		b.raws = append(b.raws, raw)
+	}
+	if parsed.Seq == 0 {
+		return nil, "malformed", errors.New("sequence 0")
+	}
+	l = p.laneOf(laneKey{parsed.Publisher, parsed.Lane, parsed.Epoch})
+	if l == nil {
+		return nil, "too_many_lanes", fmt.Errorf("the receiver knows %d lanes already", len(p.lanes))
+	}
+	return l, "", nil
+}
+
+// dropMessage counts and acknowledges a message that is no bundle of anybody. Its subject is the only thing that is
+// known of it for sure.
+func (p *Pipeline) dropMessage(b *bundle, reason string, err error) {
+	publisher, perr := b.source.Publisher(b.message.Subject)
+	if perr != nil {
+		publisher = ""
+	}
+	p.metrics.dropped(publisher, reason, max(1, len(b.raws)))
+	p.Metrics.junk.logged(p.Logger, p.now, b.message.Subject, reason, err)
+	p.release(b)
+}
+
+// takeHistory decodes a message that was acknowledged earlier, for what its frames mean to later ones.
+func (p *Pipeline) takeHistory(ctx context.Context, s *source, m *stream.Message) {
+	b := &bundle{source: s, message: m, history: true}
+	l, _, err := p.open(b)
+	if err != nil || l.live || b.parsed.Seq <= l.lastHistory {
+		return
+	}
+	l.touched = p.now
+	l.lastHistory = b.parsed.Seq
+	p.held += len(m.Data)
+	p.enqueue(l, b)
+	p.decodeQueue(ctx, l)
+}
+
+// deliver hands a decoded bundle's frames to the sink.
+func (p *Pipeline) deliver(ctx context.Context, b *bundle) {
+	if b.history {
+		p.release(b)
+		return
+	}
+	publisher := b.parsed.Publisher
+	p.Metrics.seen.WithLabelValues(publisher).Set(float64(p.now.UnixMilli()) / 1000)
+	if b.skip {
+		p.metrics.already.WithLabelValues(p.Name, publisher, "false").Add(float64(len(b.decoded)))
+		p.release(b)
+		return
+	}
+	if b.repeated {
+		p.metrics.already.WithLabelValues(p.Name, publisher, "true").Add(float64(len(b.decoded)))
+	}
+	b.waiting = len(b.decoded) + 1
+	for _, f := range b.decoded {
+		p.deliverFrame(ctx, b, f, retryFirst)
+	}
+	p.settle(b)
+}
+
+func (p *Pipeline) deliverFrame(ctx context.Context, b *bundle, f *frame.Frame, wait time.Duration) {
+	h := &b.parsed.Header
+	start := p.now
+	p.Sink.Deliver(ctx, sink.Delivery{
+		Frame: f, Publisher: h.Publisher, Lane: h.Lane, Epoch: h.Epoch, Seq: h.Seq,
+		Stored: b.message.Stored, Repeated: b.repeated,
+	}, func(err error) {
+		p.answers.post(func() { p.verdict(b, f, err, start, wait) })
+	})
+}
+
+// verdict takes what the sink says of one frame.
+func (p *Pipeline) verdict(b *bundle, f *frame.Frame, err error, start time.Time, wait time.Duration) {
+	reason, rejected := sink.Rejected(err)
+	switch {
+	case err == nil:
+		p.metrics.delivered(b.parsed.Publisher, f)
+		p.Metrics.publishTime.Observe(time.Since(start).Seconds())
+	case rejected:
+		p.metrics.rejected(b.parsed.Publisher, reason, f)
+	default:
+		p.metrics.retries.WithLabelValues(p.Name).Inc()
+		p.retries = append(p.retries, retry{b, f, p.now.Add(wait), min(2*wait, retryMost)})
+		return
+	}
+	p.settle(b)
+}
+
+// settle notes one verdict less to wait for; at the last the bundle is done.
+func (p *Pipeline) settle(b *bundle) {
+	if b.waiting--; b.waiting > 0 {
+		return
+	}
+	h := &b.parsed.Header
+	if p.done.done(laneKey{h.Publisher, h.Lane, h.Epoch}, h.Seq) != nil {
+		return // not noted, so not acknowledged; Run ends with the error
+	}
+	p.release(b)
+}
+
+// release acknowledges a message and forgets it.
+func (p *Pipeline) release(b *bundle) {
+	p.held -= len(b.message.Data)
+	if b.history {
+		return
+	}
+	if b.message.Ack != nil {
+		_ = b.message.Ack()
+	}
+	delete(b.source.inflight, b.message.Sequence)
+}
+
+// retry gives frames that the sink did not take to it again.
+func (p *Pipeline) retry(ctx context.Context) {
+	due := p.retries
+	p.retries = nil
+	for _, r := range due {
+		if r.at.After(p.now) {
+			p.retries = append(p.retries, r)
+			continue
+		}
+		p.deliverFrame(ctx, r.bundle, r.frame, r.wait)
+	}
+}
+
+// hold keeps a message whose version is not known, in the hope of a newer receiver.
+func (p *Pipeline) hold(subject string, b *bundle, err error) {
+	q := p.unknown[subject]
+	if q == nil {
+		q = &quarantine{since: p.now}
+		p.unknown[subject] = q
+		p.Logger.Error("messages in a form that this version does not know are held back; update this receiver",
+			"subject", subject, "error", err, "duration", p.Limits.VersionAge, "limit", p.Limits.VersionBundles)
+	}
+	q.messages = append(q.messages, b)
+	if len(q.messages) >= p.Limits.VersionBundles {
+		p.giveUp(subject, q)
+	}
+}
+
+// giveUp counts and acknowledges the messages of a quarantine.
+func (p *Pipeline) giveUp(subject string, q *quarantine) {
+	for _, b := range q.messages {
+		p.dropMessage(b, "unknown_version", errors.New("held back for as long as is allowed"))
+	}
+	delete(p.unknown, subject)
+}

@@ -1,0 +1,233 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/stream"
+)
+
+// schemaMissing is the answer to a decoder that asks for a schema which is not at hand.
+type schemaMissing struct{ id frame.SchemaID }
+
+func (e schemaMissing) Error() string { return "schema " + e.id.String() + " is not at hand" }
+
+// decodeQueue decodes and delivers bundles in order until the lane is blocked or empty.
+func (p *Pipeline) decodeQueue(ctx context.Context, l *lane) {
+	for len(l.queue) > 0 && l.block.why == notBlocked {
+		b := l.queue[0]
+		start := time.Now()
+		whole := p.decode(ctx, l, b)
+		p.Metrics.decodeTime.Observe(time.Since(start).Seconds())
+		if !whole {
+			return
+		}
+		l.queue[0] = nil
+		l.queue = l.queue[1:]
+		if t := b.parsed.Totals; t == nil {
+			l.hasTotals = false
+		} else if lost := l.settleTotals(*t, b.counts()); !b.history && !b.skip {
+			p.metrics.lost(l.key.publisher, lost)
+		}
+		p.deliver(ctx, b)
+	}
+	if len(l.queue) == 0 {
+		l.queue = nil
+	}
+}
+
+// counts is what was decoded of a bundle, as its publisher counted it.
+func (b *bundle) counts() (t frame.Totals) {
+	for _, f := range b.decoded {
+		if f.Kind == frame.EpochEnd {
+			continue
+		}
+		t.Frames++
+		t.Samples += uint64(samples(f))
+	}
+	return t
+}
+
+// samples counts the samples of a frame without those of its report.
+func samples(f *frame.Frame) int {
+	if f.Schema == nil {
+		return 0
+	}
+	return len(f.Schema.Series) - f.Column.Absent.Count()
+}
+
+// decode decodes what is left of a bundle; false means that the lane is blocked now.
+func (p *Pipeline) decode(ctx context.Context, l *lane, b *bundle) bool {
+	lookup := func(id frame.SchemaID) (*frame.Schema, error) {
+		if s := p.Schemas.Lookup(id); s != nil {
+			return s, nil
+		}
+		return nil, schemaMissing{id}
+	}
+	for b.at < len(b.raws) {
+		f, err := l.decoder.Decode(b.raws[b.at], lookup)
+		if err != nil {
+			if p.blockedBy(ctx, l, b, err) {
+				return false
+			}
+			b.at++
+			continue
+		}
+		b.at++
+		b.decoded = append(b.decoded, f)
+	}
+	return true
+}
+
+// blockedBy decides what an error of decoding means: the lane waits (true), or the frame is counted as lost.
+func (p *Pipeline) blockedBy(ctx context.Context, l *lane, b *bundle, err error) bool {
+	var missing schemaMissing
+	var version *frame.VersionError
+	reason := "malformed"
+	switch {
+	case errors.As(err, &missing):
+		if !l.abandoned[missing.id] {
+			l.block = block{why: forSchema, schema: missing.id}
+			p.askSchema(ctx, l)
+			return true
+		}
+		reason = "schema_not_found"
+	case errors.Is(err, frame.ErrNoBase):
+		if b.history {
+			return false // whether it matters shows when a frame that is to be delivered lacks it
+		}
+		if !l.lacksBase && b.source.History != nil {
+			p.askHistory(ctx, l, b)
+			return true
+		}
+		reason = "base_not_found"
+	case errors.As(err, &version):
+		if !l.dropUnknown {
+			l.block = block{why: forVersion}
+			p.Logger.Error("frames in a form that this version does not know are held back; update this receiver",
+				"publisher", l.key.publisher, "lane", l.key.lane, "error", err)
+			return true
+		}
+		reason = "unknown_version"
+	case errors.Is(err, frame.ErrChecksum):
+		reason = "checksum"
+	}
+	if b.history {
+		return false
+	}
+	p.metrics.dropped(l.key.publisher, reason, 1)
+	p.Metrics.junk.logged(p.Logger, p.now, b.message.Subject, reason, err)
+	return false
+}
+
+// askSchema fetches the schema that blocks a lane, once a tick, until it is there or has been answered to be missing for
+// long enough.
+func (p *Pipeline) askSchema(ctx context.Context, l *lane) {
+	if l.block.asking {
+		return
+	}
+	l.block.asking = true
+	id, publisher := l.block.schema, l.key.publisher
+	registries := make([]Registry, 0, len(p.sources))
+	if len(l.queue) > 0 {
+		registries = append(registries, l.queue[0].source.Registry)
+	}
+	for _, s := range p.sources {
+		if len(registries) == 0 || s.Registry != registries[0] {
+			registries = append(registries, s.Registry)
+		}
+	}
+	asked := p.now
+	go func() {
+		_, err := p.Schemas.Fetch(ctx, publisher, id, registries)
+		p.answers.post(func() { p.schemaAnswer(ctx, l, id, asked, err) })
+	}()
+}
+
+func (p *Pipeline) schemaAnswer(ctx context.Context, l *lane, id frame.SchemaID, asked time.Time, err error) {
+	if l.block.why != forSchema || l.block.schema != id {
+		return
+	}
+	l.block.asking = false
+	if err != nil && !notFound(err) {
+		// No answer, a refusal or a message that is not this schema: the lane is held, and says so.
+		p.Metrics.junk.logged(p.Logger, p.now, l.key.publisher+"/"+id.String(), "schema", err)
+		return
+	}
+	if err != nil {
+		if l.block.age += max(tick, p.now.Sub(asked)); l.block.age < p.Limits.SchemaAge {
+			return
+		}
+		p.Logger.Error("schema is nowhere to be found: its frames are lost", "publisher", l.key.publisher,
+			"lane", l.key.lane, "epoch", l.key.epoch, "schema", id.String())
+		if l.abandoned == nil {
+			l.abandoned = make(map[frame.SchemaID]bool)
+		}
+		if len(l.abandoned) < p.Limits.HoleBundles {
+			l.abandoned[id] = true
+		}
+	}
+	l.block = block{}
+	p.decodeQueue(ctx, l)
+	p.advance(ctx, l)
+}
+
+// askHistory reads back the lane of a bundle that lacks a base, twice as far each time it is asked.
+func (p *Pipeline) askHistory(ctx context.Context, l *lane, b *bundle) {
+	l.block = block{why: forHistory}
+	l.readBack = max(readBack, 2*l.readBack)
+	r := stream.Range{Subject: b.message.Subject, From: b.message.Stored.Add(-l.readBack), To: b.message.Sequence - 1}
+	far := b.message.Stored.Sub(r.From) > p.Keep
+	go func() {
+		d, whole, err := p.replay(ctx, l.key, b.source, r)
+		p.answers.post(func() {
+			l.block = block{}
+			if err == nil {
+				l.decoder = d
+				l.lacksBase = whole || far
+			} else {
+				p.Logger.Warn("reading back a lane", "publisher", l.key.publisher, "lane", l.key.lane, "error", err)
+				l.readBack /= 2
+			}
+			p.decodeQueue(ctx, l)
+			p.advance(ctx, l)
+		})
+	}()
+}
+
+// replay decodes a range of one lane into a fresh decoder. It tells whether the range began at the stream's start or
+// before the lane's.
+func (p *Pipeline) replay(ctx context.Context, k laneKey, s *source, r stream.Range) (*frame.Decoder, bool, error) {
+	d := frame.NewDecoder(k.epoch, p.Limits.Frame)
+	whole, any := false, false
+	schema := func(id frame.SchemaID) (*frame.Schema, error) {
+		return p.Schemas.Fetch(ctx, k.publisher, id, []Registry{s.Registry})
+	}
+	err := s.History.Read(ctx, r, func(m stream.Message) error {
+		b, err := frame.ParseBundle(m.Data, p.Limits.Frame)
+		if err != nil || b.Publisher != k.publisher || b.Lane != k.lane || b.Epoch != k.epoch {
+			whole = whole || !any
+			return ctx.Err()
+		}
+		any = true
+		whole = whole || b.Seq == 1
+		for raw, err := range b.Frames() {
+			if err != nil {
+				break
+			}
+			_, _ = d.Decode(raw, schema) // what cannot be decoded here shows when it is needed
+		}
+		return ctx.Err()
+	})
+	return d, whole, err
+}
+
+// dropUnknown gives up on the frames of a lane that are in an unknown form.
+func (p *Pipeline) dropUnknown(ctx context.Context, l *lane) {
+	l.block = block{}
+	l.dropUnknown = true
+	p.decodeQueue(ctx, l)
+	p.advance(ctx, l)
+}

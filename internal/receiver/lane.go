@@ -1,0 +1,306 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/stream"
+)
+
+const (
+	// laneIdle is how long a lane with nothing in it is remembered.
+	laneIdle = 2 * time.Hour
+	// epochsPerLane bounds the epochs of one publisher's lane that are known at a time: the present one and the last.
+	epochsPerLane = 2
+	// lanesPerPublisher bounds what one publisher can make the receiver remember.
+	lanesPerPublisher = 8
+	// checksumsKept is how many of a lane's latest bundles are compared with ones that claim the same place.
+	checksumsKept = 256
+	// gapsKept is how many of a lane's latest gaps are remembered, to tell a late filler from a repeat.
+	gapsKept = 16
+)
+
+// lane puts the bundles of one publisher's lane and epoch in order and decodes them.
+//
+//	accept → held (out of order) → queue (in order) → decode → deliver
+type lane struct {
+	key     laneKey
+	decoder *frame.Decoder
+	next    uint64             // seq of the next bundle to put into the queue; 0: none was seen yet
+	held    map[uint64]*bundle // ahead of a hole
+	queue   []*bundle
+	block   block // why queue[0] waits
+	holeAge time.Duration
+	touched time.Time
+
+	live        bool   // a bundle was received, not only read back
+	lastHistory uint64 // seq of the last bundle read back
+
+	// lacksBase tells that everything the stream has of this lane was read back: a missing base is final.
+	lacksBase bool
+	readBack  time.Duration
+	// abandoned schemas are not waited for any more.
+	abandoned map[frame.SchemaID]bool
+
+	totals    frame.Totals // as of the last bundle decoded
+	hasTotals bool
+	sums      [checksumsKept]checksum
+	gaps      []gap
+	forked    bool // said already
+
+	dropUnknown bool // frames of an unknown version are no longer waited with
+}
+
+// block is why a lane does not go on: a schema is fetched, history is read, or a version is not known.
+type block struct {
+	why    blockKind
+	schema frame.SchemaID
+	age    time.Duration // counted only while it is certain that the answer is "not there"
+	asking bool
+}
+
+type blockKind uint8
+
+const (
+	notBlocked blockKind = iota
+	forSchema
+	forHistory
+	forVersion
+)
+
+type checksum struct {
+	seq uint64
+	sum uint32
+}
+
+type gap struct{ from, to uint64 }
+
+// laneOf finds or makes a bundle's lane; nil if the publisher has too many.
+func (p *Pipeline) laneOf(k laneKey) *lane {
+	if l := p.lanes[k]; l != nil {
+		return l
+	}
+	var siblings []*lane
+	others := 0
+	for _, l := range p.lanes {
+		switch {
+		case l.key.publisher != k.publisher:
+		case l.key.lane == k.lane:
+			siblings = append(siblings, l)
+		default:
+			others++
+		}
+	}
+	if others >= lanesPerPublisher*epochsPerLane || len(p.lanes) >= p.Limits.Lanes {
+		return nil
+	}
+	if len(siblings) >= epochsPerLane {
+		oldest := siblings[0]
+		for _, l := range siblings {
+			if l.touched.Before(oldest.touched) {
+				oldest = l
+			}
+		}
+		p.forget(oldest, "another epoch began")
+	}
+	l := &lane{
+		key:     k,
+		decoder: frame.NewDecoder(k.epoch, p.Limits.Frame),
+		held:    make(map[uint64]*bundle),
+		touched: p.now,
+	}
+	if len(siblings) > 0 && p.done.lane(k) == nil {
+		l.next = 1 // the publisher is known: what precedes its new epoch's first bundle seen is missing
+	}
+	p.lanes[k] = l
+	return l
+}
+
+// accept gives a bundle its place in the lane.
+func (p *Pipeline) accept(ctx context.Context, l *lane, b *bundle) {
+	l.touched = p.now
+	l.live = true
+	seq := b.parsed.Seq
+	if l.next == 0 {
+		l.begin(p.done, seq)
+	}
+	if seq < l.next || l.held[seq] != nil {
+		p.repeated(l, b)
+		return
+	}
+	b.skip = p.done.lane(l.key).has(seq)
+	l.held[seq] = b
+	p.advance(ctx, l)
+	if len(l.held) >= p.Limits.HoleBundles {
+		p.declareGap(ctx, l)
+	}
+}
+
+// begin sets where a lane starts that was not seen before in this process: where it stopped, if it is in the done table,
+// else with the first bundle that comes.
+func (l *lane) begin(done *doneTable, seq uint64) {
+	if d := done.lane(l.key); d != nil {
+		l.next = min(seq, d.upTo+1)
+		return
+	}
+	l.next = seq
+	_ = done.skip(l.key, seq-1) // an error sticks to the table and ends Run
+}
+
+// repeated takes a bundle whose place was taken before: the same again, a late filler of a gap, or another one that
+// claims the same place.
+func (p *Pipeline) repeated(l *lane, b *bundle) {
+	seq := b.parsed.Seq
+	if c := l.sums[seq%checksumsKept]; c.seq == seq && c.sum != b.parsed.Checksum {
+		p.metrics.dropped(l.key.publisher, "forked_identity", b.frames())
+		if !l.forked {
+			l.forked = true
+			p.Logger.Error("two different bundles claim one place: two pollers run with one identity, or one was restored from a copy",
+				"publisher", l.key.publisher, "lane", l.key.lane, "epoch", l.key.epoch, "seq", seq)
+		}
+		p.release(b)
+		return
+	}
+	for _, g := range l.gaps {
+		if g.from <= seq && seq <= g.to {
+			p.metrics.dropped(l.key.publisher, "late_gap", b.frames())
+			p.release(b)
+			return
+		}
+	}
+	p.metrics.duplicates.WithLabelValues(p.Name, l.key.publisher).Inc()
+	p.release(b)
+}
+
+// advance moves bundles that have their turn into the queue and decodes what can be decoded.
+func (p *Pipeline) advance(ctx context.Context, l *lane) {
+	for len(l.held) > 0 {
+		b := l.held[l.next]
+		if b == nil {
+			if !p.done.lane(l.key).has(l.next) {
+				break
+			}
+			// Done before a restart and acknowledged ahead of the floor: it does not come again.
+			l.next++
+			l.hasTotals = false // what the skipped ones held is not known
+			continue
+		}
+		delete(l.held, l.next)
+		p.enqueue(l, b)
+	}
+	if len(l.held) == 0 {
+		l.holeAge = 0
+	}
+	p.decodeQueue(ctx, l)
+}
+
+func (p *Pipeline) enqueue(l *lane, b *bundle) {
+	seq := b.parsed.Seq
+	l.sums[seq%checksumsKept] = checksum{seq, b.parsed.Checksum}
+	l.next = max(l.next, seq+1)
+	l.holeAge = 0
+	if pre := b.parsed.Predecessor; pre != nil && seq == 1 && !b.history {
+		p.checkTail(l, pre)
+	}
+	l.queue = append(l.queue, b)
+}
+
+// checkTail counts what is missing of the epoch that a new one names as its predecessor.
+func (p *Pipeline) checkTail(l *lane, pre *frame.Predecessor) {
+	k := l.key
+	k.epoch = pre.Epoch
+	old := p.lanes[k]
+	if old == nil || old.next == 0 || old.next > pre.Seq {
+		return
+	}
+	p.metrics.missing(k.publisher, pre.Seq-old.next+1)
+	lost := old.settleTotals(pre.Totals, frame.Totals{})
+	p.metrics.lost(k.publisher, lost)
+	p.Logger.Warn("the end of the previous epoch is missing", "publisher", k.publisher, "lane", k.lane,
+		"epoch", k.epoch, "from", old.next, "to", pre.Seq, "count", lost.Samples)
+}
+
+// declareGap gives up waiting for the bundles before the first one held.
+func (p *Pipeline) declareGap(ctx context.Context, l *lane) {
+	first := uint64(0)
+	for seq := range l.held {
+		if first == 0 || seq < first {
+			first = seq
+		}
+	}
+	if first <= l.next {
+		return
+	}
+	g := gap{l.next, first - 1}
+	p.metrics.missing(l.key.publisher, g.to-g.from+1)
+	p.Logger.Warn("bundles are missing", "publisher", l.key.publisher, "lane", l.key.lane, "epoch", l.key.epoch,
+		"from", g.from, "to", g.to)
+	if len(l.gaps) == gapsKept {
+		l.gaps = l.gaps[1:]
+	}
+	l.gaps = append(l.gaps, g)
+	_ = p.done.skip(l.key, g.to) // an error sticks to the table and ends Run
+	l.next, l.holeAge = first, 0
+	p.advance(ctx, l)
+}
+
+// settleTotals takes the running totals that a bundle names and what of it was decoded, and gives how much is missing
+// since the last one: bundles that never came and frames that could not be decoded.
+func (l *lane) settleTotals(until, own frame.Totals) (lost frame.Totals) {
+	if l.hasTotals && until.Frames >= l.totals.Frames+own.Frames && until.Samples >= l.totals.Samples+own.Samples {
+		lost.Frames = until.Frames - l.totals.Frames - own.Frames
+		lost.Samples = until.Samples - l.totals.Samples - own.Samples
+	}
+	l.totals, l.hasTotals = until, true
+	return lost
+}
+
+// tickLane does what a lane does by time: give up on holes, schemas and versions, and go when nothing came for long.
+func (p *Pipeline) tickLane(ctx context.Context, l *lane) {
+	connected := false
+	for _, s := range p.sources {
+		connected = connected || s.connected
+	}
+	if connected && len(l.held) > 0 {
+		if l.holeAge += tick; l.holeAge >= p.Limits.HoleAge {
+			p.declareGap(ctx, l)
+		}
+	}
+	switch l.block.why {
+	case forSchema:
+		p.askSchema(ctx, l)
+	case forVersion:
+		l.block.age += tick
+		if l.block.age >= p.Limits.VersionAge || len(l.queue) >= p.Limits.VersionBundles {
+			p.dropUnknown(ctx, l)
+		}
+	case notBlocked, forHistory:
+	}
+	if len(l.held) == 0 && len(l.queue) == 0 && p.now.Sub(l.touched) > laneIdle {
+		delete(p.lanes, l.key)
+	}
+}
+
+// forget drops a lane; what it still held is counted.
+func (p *Pipeline) forget(l *lane, why string) {
+	for seq, b := range l.held {
+		p.metrics.dropped(l.key.publisher, "epoch_superseded", b.frames())
+		delete(l.held, seq)
+		p.release(b)
+	}
+	for _, b := range l.queue {
+		p.metrics.dropped(l.key.publisher, "epoch_superseded", b.frames())
+		p.release(b)
+	}
+	if n := len(l.queue) + len(l.held); n > 0 {
+		p.Logger.Warn("bundles of an old epoch dropped", "publisher", l.key.publisher, "lane", l.key.lane,
+			"epoch", l.key.epoch, "count", n, "reason", why)
+	}
+	l.queue = nil
+	delete(p.lanes, l.key)
+}
+
+// notFound tells whether a registry or stream answered that it does not have what was asked for.
+func notFound(err error) bool { return errors.Is(err, stream.ErrNotFound) }

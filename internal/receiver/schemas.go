@@ -1,0 +1,182 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/stream"
+)
+
+const (
+	// schemaIdle is how long a schema that nobody asked for stays in memory. Targets that use it hold it anyway.
+	schemaIdle = time.Hour
+	// schemaDiskAge is how long a schema stays on disk without being read.
+	schemaDiskAge = 30 * 24 * time.Hour
+	// schemaFetchTimeout bounds one question to one registry.
+	schemaFetchTimeout = 10 * time.Second
+)
+
+// Registry gives schemas by their id. It answers with an error that wraps stream.ErrNotFound if it does not have one;
+// every other error says nothing about whether it has.
+type Registry interface {
+	Schema(ctx context.Context, publisher string, id frame.SchemaID) ([]byte, error)
+}
+
+// Schemas caches schemas in memory and, if it has a directory, on disk. Their ids are hashes of their content, which is
+// verified whenever one is read, so the cache is never wrong and never stale. It is safe for concurrent use.
+type Schemas struct {
+	dir    string
+	limits frame.Limits
+	logger *slog.Logger
+
+	mu     sync.Mutex
+	loaded map[frame.SchemaID]*cachedSchema
+}
+
+type cachedSchema struct {
+	schema *frame.Schema
+	used   time.Time
+}
+
+// NewSchemas makes a cache. With a directory, schemas are kept there, and those not read for a month are removed now.
+func NewSchemas(dir string, limits frame.Limits, logger *slog.Logger) (*Schemas, error) {
+	s := &Schemas{dir: dir, limits: limits, logger: logger, loaded: make(map[frame.SchemaID]*cachedSchema)}
+	if dir == "" {
+		return s, nil
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("directory for schemas: %w", err)
+	}
+	old, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("directory for schemas: %w", err)
+	}
+	for _, e := range old {
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > schemaDiskAge {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+	return s, nil
+}
+
+// Lookup gives a schema from memory or disk, or nil.
+func (s *Schemas) Lookup(id frame.SchemaID) *frame.Schema {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.loaded[id]; c != nil {
+		c.used = time.Now()
+		return c.schema
+	}
+	if s.dir == "" {
+		return nil
+	}
+	path := s.path(id)
+	msg, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	schema, err := frame.UnmarshalSchema(id, msg, s.limits)
+	if err != nil {
+		// Cut short by a full disk or a power failure: it is fetched again.
+		s.logger.Warn("removing a damaged schema from the cache", "schema", id.String(), "file", path, "error", err)
+		_ = os.Remove(path)
+		return nil
+	}
+	now := time.Now()
+	_ = os.Chtimes(path, now, now)
+	s.loaded[id] = &cachedSchema{schema, now}
+	return schema
+}
+
+// Fetch asks the registries in turn for a schema, verifies and keeps it. The error wraps stream.ErrNotFound only if all
+// of them answered that they do not have it.
+func (s *Schemas) Fetch(ctx context.Context, publisher string, id frame.SchemaID, registries []Registry) (*frame.Schema, error) {
+	if schema := s.Lookup(id); schema != nil {
+		return schema, nil
+	}
+	notFound := 0
+	var errs []error
+	for _, r := range registries {
+		schema, err := s.ask(ctx, r, publisher, id)
+		if err == nil {
+			return schema, nil
+		}
+		if errors.Is(err, stream.ErrNotFound) {
+			notFound++
+		}
+		errs = append(errs, err)
+	}
+	if notFound == len(registries) {
+		return nil, fmt.Errorf("schema %s of publisher %q: %w", id, publisher, stream.ErrNotFound)
+	}
+	return nil, fmt.Errorf("schema %s of publisher %q: %w", id, publisher, errors.Join(errs...))
+}
+
+// ask asks one registry for a schema and, if it is there as a delta, for its parents.
+func (s *Schemas) ask(ctx context.Context, r Registry, publisher string, id frame.SchemaID) (*frame.Schema, error) {
+	ctx, cancel := context.WithTimeout(ctx, schemaFetchTimeout)
+	defer cancel()
+	msg, err := r.Schema(ctx, publisher, id)
+	if err != nil {
+		return nil, err
+	}
+	parent := func(id frame.SchemaID) (*frame.Schema, []byte, error) {
+		if schema := s.Lookup(id); schema != nil {
+			return schema, nil, nil
+		}
+		msg, err := r.Schema(ctx, publisher, id)
+		return nil, msg, err
+	}
+	schema, err := frame.UnmarshalSchemaDelta(id, msg, parent, s.limits)
+	if err != nil {
+		return nil, err
+	}
+	s.keep(schema)
+	return schema, nil
+}
+
+// keep puts a verified schema into memory and, in full form, onto the disk.
+func (s *Schemas) keep(schema *frame.Schema) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.loaded[schema.ID] = &cachedSchema{schema, now}
+	for id, c := range s.loaded {
+		if now.Sub(c.used) > schemaIdle {
+			delete(s.loaded, id)
+		}
+	}
+	if s.dir == "" {
+		return
+	}
+	if err := s.save(schema); err != nil {
+		s.logger.Warn("schema not kept on disk", "schema", schema.ID.String(), "error", err)
+	}
+}
+
+func (s *Schemas) save(schema *frame.Schema) error {
+	f, err := os.CreateTemp(s.dir, ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(schema.Marshal())
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), s.path(schema.ID))
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+func (s *Schemas) path(id frame.SchemaID) string { return filepath.Join(s.dir, id.String()) }

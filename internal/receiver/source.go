@@ -1,0 +1,102 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/stream"
+)
+
+// receive is a source's goroutine: open, read back, receive; again after an error.
+func (p *Pipeline) receive(ctx context.Context, s *source) {
+	logger := p.Logger.With("stream", s.Name)
+	var said string
+	for wait := time.Second; ctx.Err() == nil; wait = min(2*wait, 30*time.Second) {
+		err := p.receiveOnce(ctx, s)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("the consumer ended")
+		}
+		if err.Error() != said {
+			said = err.Error()
+			logger.Error("receiving stopped, trying again", "error", err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (p *Pipeline) receiveOnce(ctx context.Context, s *source) error {
+	floor, err := s.Consumer.Open(ctx)
+	if err != nil {
+		return err
+	}
+	p.Logger.Info("receiving", "stream", s.Name, "from", floor.Sequence+1, "to", floor.Last)
+	send := func(ev event) {
+		ev.source = s
+		select {
+		case p.events <- ev:
+		case <-ctx.Done():
+		}
+	}
+	send(event{Event: stream.Event{Kind: stream.Connected}, floor: &floor})
+	if err := p.readBack(ctx, s, floor, send); err != nil {
+		return err
+	}
+	return s.Consumer.Receive(ctx, func(ev stream.Event) { send(event{Event: ev}) })
+}
+
+// readBack decodes, without delivering, what came in the last minutes before the floor, so that frames after it find
+// their bases and lanes their places. A lane that needs more is read back alone later (lane.go).
+func (p *Pipeline) readBack(ctx context.Context, s *source, floor stream.Floor, send func(event)) error {
+	if s.History == nil || floor.Sequence == 0 || floor.First > floor.Sequence {
+		return nil
+	}
+	var from time.Time
+	if !floor.Stored.IsZero() {
+		from = floor.Stored.Add(-readBack)
+	}
+	count := 0
+	err := s.History.Read(ctx, stream.Range{From: from, To: floor.Sequence}, func(m stream.Message) error {
+		count++
+		send(event{Event: stream.Event{Kind: stream.Delivered, Message: &m}, history: true})
+		return ctx.Err()
+	})
+	p.Logger.Debug("read back", "stream", s.Name, "count", count, "from", from)
+	return err
+}
+
+// tick does what depends on time alone.
+func (p *Pipeline) tick(ctx context.Context) {
+	p.ticks++
+	for _, l := range p.lanes {
+		p.tickLane(ctx, l)
+	}
+	p.retry(ctx)
+	for subject, q := range p.unknown {
+		if p.now.Sub(q.since) > p.Limits.VersionAge {
+			p.giveUp(subject, q)
+		}
+	}
+	if p.ticks%int(progressEvery/tick) == 0 {
+		p.progress()
+	}
+	p.metrics.held.Set(float64(p.held))
+	p.metrics.lanes.Set(float64(len(p.lanes)))
+}
+
+// progress tells the carrier that held messages are still being worked on.
+func (p *Pipeline) progress() {
+	for _, s := range p.sources {
+		for _, b := range s.inflight {
+			if b.message.InProgress != nil {
+				_ = b.message.InProgress()
+			}
+		}
+	}
+}
