@@ -1,0 +1,238 @@
+package frame
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// Dumper prints messages for people. It keeps decoders, so that frames are shown with their values when the messages
+// come in their order; and the schemas it saw, if they were there before.
+type Dumper struct {
+	// Values prints a line for each sample.
+	Values bool
+
+	w        *bufio.Writer
+	lim      Limits
+	lookup   func(SchemaID) (*Schema, error)
+	schemas  map[SchemaID]*Schema
+	decoders map[dumpLane]*Decoder
+}
+
+type dumpLane struct {
+	publisher, lane string
+	epoch           uint64
+}
+
+// NewDumper prints to w. schema gives what is not among the messages; it may be nil.
+func NewDumper(w io.Writer, lim Limits, schema func(SchemaID) (*Schema, error)) *Dumper {
+	return &Dumper{w: bufio.NewWriter(w), lim: lim, lookup: schema,
+		schemas: make(map[SchemaID]*Schema), decoders: make(map[dumpLane]*Decoder)}
+}
+
+var errNoSchema = errors.New("schema not at hand")
+
+func (d *Dumper) schema(id SchemaID) (*Schema, error) {
+	if s := d.schemas[id]; s != nil {
+		return s, nil
+	}
+	if d.lookup == nil {
+		return nil, errNoSchema
+	}
+	return d.lookup(id)
+}
+
+// Message prints one message, a bundle or a schema. A frame that cannot be decoded is a line that says why; the error
+// is that the message is neither, or cannot be printed.
+func (d *Dumper) Message(msg []byte) error {
+	var err error
+	if IsSchema(msg) {
+		err = d.schemaMessage(msg)
+	} else {
+		err = d.bundle(msg)
+	}
+	return errors.Join(err, d.w.Flush())
+}
+
+func (d *Dumper) printf(format string, args ...any) { fmt.Fprintf(d.w, format, args...) }
+
+func (d *Dumper) bundle(msg []byte) error {
+	b, err := ParseBundle(msg, d.lim)
+	if err != nil {
+		return err
+	}
+	d.printf("bundle publisher=%q lane=%q epoch=%016x seq=%d bytes=%d checksum=%08x\n",
+		b.Publisher, b.Lane, b.Epoch, b.Seq, len(msg), b.Checksum)
+	if p := b.Predecessor; p != nil {
+		d.printf("  predecessor epoch=%016x seq=%d frames=%d samples=%d clean=%t\n",
+			p.Epoch, p.Seq, p.Totals.Frames, p.Totals.Samples, p.Clean)
+	}
+	if t := b.Totals; t != nil {
+		d.printf("  totals frames=%d samples=%d\n", t.Frames, t.Samples)
+	}
+	key := dumpLane{b.Publisher, b.Lane, b.Epoch}
+	dec := d.decoders[key]
+	if dec == nil {
+		dec = NewDecoder(b.Epoch, d.lim)
+		d.decoders[key] = dec
+	}
+	for raw, err := range b.Frames() {
+		if err != nil {
+			return err
+		}
+		d.frame(dec, raw)
+	}
+	return nil
+}
+
+// typeText names a frame as the format does.
+func typeText(t byte) string {
+	switch t {
+	case typeKeyframe:
+		return "KEYFRAME"
+	case typeSamples:
+		return "SAMPLES"
+	case typeDown:
+		return "DOWN"
+	case typeEnd:
+		return "END"
+	case typeEpochEnd:
+		return "EPOCH_END"
+	default:
+		return fmt.Sprintf("type %#x", t)
+	}
+}
+
+func timeText(ms int64) string {
+	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+// String names the reason in lower case, as it stands in logs.
+func (r EndReason) String() string {
+	switch r {
+	case Removed:
+		return "removed"
+	case Relabelled:
+		return "relabelled"
+	case Paused:
+		return "paused"
+	default:
+		return "reason " + strconv.Itoa(int(r))
+	}
+}
+
+// String names the kind in lower case, as it stands in logs.
+func (k Kind) String() string {
+	switch k {
+	case Scraped:
+		return "scraped"
+	case Down:
+		return "down"
+	case End:
+		return "end"
+	case EpochEnd:
+		return "epoch end"
+	default:
+		return "kind " + strconv.Itoa(int(k))
+	}
+}
+
+func (d *Dumper) frame(dec *Decoder, raw RawFrame) {
+	d.printf("  %s target=%d position=%d time=%s bytes=%d", typeText(raw.Type), raw.Target, raw.Position, timeText(raw.Time), len(raw.Body))
+	if back, mask, ok := raw.builds(); ok {
+		d.printf(" base=%d needed=%b", raw.Position-back, mask)
+	}
+	f, err := dec.Decode(raw, d.schema)
+	if err != nil {
+		d.printf("\n    not decoded: %v\n", err)
+		return
+	}
+	if t := f.Target; t != nil {
+		d.printf(" labels=%s interval=%s timeout=%s", t.Labels, t.Interval, t.Timeout)
+	}
+	switch f.Kind {
+	case End:
+		d.printf(" reason=%s", f.Reason)
+	case Scraped:
+		n := len(f.Schema.Series)
+		d.printf(" schema=%s series=%d absent=%d", f.Schema.ID, n, f.Column.Absent.count(n))
+		fallthrough
+	case Down:
+		d.printf(" duration=%s scraped=%d post_relabel=%d added=%d", f.Report.Duration, f.Report.Scraped, f.Report.PostRelabel, f.Report.Added)
+	}
+	d.printf("\n")
+	if d.Values && f.Kind == Scraped {
+		d.column(f)
+	}
+}
+
+// builds gives the base and the mask of a frame with a base.
+func (f RawFrame) builds() (back, mask uint64, ok bool) {
+	if f.Type != typeSamples {
+		return 0, 0, false
+	}
+	r := &reader{b: f.Body}
+	compact := r.byte()&compactReport != 0
+	back = r.uvarint()
+	r.uvarint()
+	for range 3 {
+		if !compact {
+			r.uvarint()
+		}
+	}
+	mask = r.uvarint()
+	return back, mask, r.err == nil && back < f.Position
+}
+
+func (d *Dumper) column(f *Frame) {
+	b := labels.NewBuilder(labels.EmptyLabels())
+	for i, v := range f.Column.Values {
+		if f.Column.Absent.Has(i) {
+			continue
+		}
+		d.printf("    %s %s", f.Schema.SeriesLabels(i, f.Target.Labels, b), strconv.FormatFloat(v, 'g', -1, 64))
+		if ts := f.Column.Timestamps; ts != nil && ts[i] != NoTimestamp {
+			d.printf(" %s", timeText(ts[i]))
+		}
+		d.printf("\n")
+	}
+}
+
+// schemaMessage prints a schema, and keeps it for the bundles that come.
+func (d *Dumper) schemaMessage(msg []byte) error {
+	m, err := parseSchemaMessage(msg, d.lim)
+	if err != nil {
+		return fmt.Errorf("schema: %w", err)
+	}
+	form := "full"
+	var parent *Schema
+	if m.form&formDelta != 0 {
+		form = "change of " + m.parent.String()
+		if parent, err = d.schema(m.parent); err != nil {
+			d.printf("schema form=%q bytes=%d content=%d\n  not decoded: parent: %v\n", form, len(msg), m.size, err)
+			return nil
+		}
+	}
+	s, err := m.schema(parent, d.lim)
+	if err != nil {
+		return err
+	}
+	d.schemas[s.ID] = s
+	d.printf("schema id=%s form=%q shape=%s bytes=%d content=%d families=%d series=%d\n",
+		s.ID, form, s.Shape(), len(msg), m.size, len(s.Families), len(s.Series))
+	if !d.Values {
+		return nil
+	}
+	for _, f := range s.Families {
+		d.printf("  family %q type=%s unit=%q help=%q\n", f.Name, f.Type, f.Unit, f.Help)
+	}
+	for _, x := range s.Series {
+		d.printf("  %s family=%d base=%s\n", x.Labels, x.Family, strconv.FormatFloat(x.Base, 'g', -1, 64))
+	}
+	return nil
+}
