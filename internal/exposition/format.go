@@ -1,0 +1,66 @@
+package exposition
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// Format is a form of exposition that a Writer writes. The zero value is the text format 0.0.4 with names escaped to
+// underscores, which every reader understands.
+type Format struct {
+	openMetrics bool
+	escaping    model.EscapingScheme
+	contentType string
+}
+
+// Negotiate gives the format that suits an Accept header best: OpenMetrics 1.0 or 0.0.1 if asked for, else the text
+// format 0.0.4; names outside of the old character set are escaped as the header says.
+func Negotiate(accept string) Format {
+	f := expfmt.NegotiateAccept(http.Header{"Accept": {accept}},
+		expfmt.NewFormat(expfmt.TypeTextPlain), expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtOpenMetrics_0_0_1)
+	return Format{
+		openMetrics: f.FormatType() == expfmt.TypeOpenMetrics,
+		escaping:    f.ToEscapingScheme(),
+		contentType: string(f),
+	}
+}
+
+// ContentType is the Content-Type header of the format.
+func (f Format) ContentType() string {
+	if f.contentType == "" {
+		return string(expfmt.NewFormat(expfmt.TypeTextPlain).WithEscapingScheme(model.UnderscoreEscaping))
+	}
+	return f.contentType
+}
+
+// scheme is how names are escaped.
+func (f Format) scheme() model.EscapingScheme {
+	if f.contentType == "" {
+		return model.UnderscoreEscaping
+	}
+	return f.escaping
+}
+
+// Gather writes what a registry of this process holds, in the text format and with all names as they are. There is
+// room for one more byte behind the body, as Layout.Parse wants it.
+func Gather(g prometheus.Gatherer) (body []byte, contentType string, err error) {
+	families, err := g.Gather()
+	if err != nil {
+		return nil, "", fmt.Errorf("gather own metrics: %w", err)
+	}
+	format := expfmt.NewFormat(expfmt.TypeTextPlain).WithEscapingScheme(model.NoEscaping)
+	var b bytes.Buffer
+	e := expfmt.NewEncoder(&b, format)
+	for _, f := range families {
+		if err := e.Encode(f); err != nil {
+			return nil, "", fmt.Errorf("write own metrics: %w", err)
+		}
+	}
+	b.WriteByte('\n')
+	return b.Bytes()[:b.Len()-1], string(format), nil
+}

@@ -1,0 +1,252 @@
+package exposition
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/textparse"
+
+	"github.com/choria-io/prometheus-streams/internal/frame"
+)
+
+// keepAbsent is for how many scrapes a series that vanished keeps its place in the schema: flapping series must not
+// cost a schema each time.
+const keepAbsent = 5
+
+// maxErrorText bounds the text of an error about an exposition, which the parser quotes at any length.
+const maxErrorText = 512
+
+// Parsed is what one exposition gave. Column and Schema are valid until the next Parse of the layout.
+type Parsed struct {
+	Schema *frame.Schema
+	Column frame.Column
+	// Scraped, PostRelabel and Added are what Prometheus reports as scrape_samples_scraped,
+	// scrape_samples_post_metric_relabeling and scrape_series_added. They are set also beside an error.
+	Scraped, PostRelabel, Added int
+	// Skipped counts what was exposed and is not in the column.
+	Skipped Skipped
+}
+
+// Skipped counts what an exposition had and a column does not carry.
+type Skipped struct {
+	// Duplicates are samples of a series that the exposition had before: the first one stands or, among explicit
+	// timestamps, the newest.
+	Duplicates int
+	// Ahead are samples with a timestamp too far in the future.
+	Ahead int
+	// Histograms and Exemplars are native histograms and exemplars.
+	Histograms, Exemplars int
+}
+
+// Layout turns the expositions of one target into columns. It is not for concurrent use.
+type Layout struct {
+	rules  Rules
+	limits frame.Limits
+	store  *Schemas
+
+	skeleton *skeleton
+	catalog  *catalog
+	// missed counts for each series for how many scrapes it has been absent; nil if all are there.
+	missed []uint8
+	// failed holds the series, by their keys, that were first seen in scrapes that then failed. Prometheus does not
+	// count them as added afterwards and keeps the labels they had there, so we do.
+	failed map[string]labels.Labels
+	// blank says that the last exposition was empty, so the column's presence is not that of the skeleton.
+	blank bool
+
+	contentType string
+	kind        kind
+	kindKnown   bool
+
+	column frame.Column
+	// stamps are the timestamps of the column while there are any; stampBuf is their memory.
+	stamps, stampBuf []int64
+	pass             pass
+}
+
+// NewLayout makes the layout of one target.
+func NewLayout(r Rules, s *Schemas) *Layout {
+	if r.Now == nil {
+		r.Now = time.Now
+	}
+	l := &Layout{rules: r, limits: frame.DefaultLimits(), store: s}
+	if r.Limits != nil {
+		l.limits = *r.Limits
+	}
+	return l
+}
+
+// kind is a format of expositions, as far as the parsers differ.
+type kind uint8
+
+const (
+	kindText kind = iota + 1
+	kindOpenMetrics
+	kindOther
+)
+
+func newParser(body []byte, contentType string) (textparse.Parser, error) {
+	p, err := textparse.New(body, contentType, nil, textparse.ParserOptions{
+		// A job of the old configuration never said a protocol, and everything unknown was read as text.
+		FallbackContentType:    "text/plain",
+		IgnoreNativeHistograms: true,
+	})
+	if p == nil {
+		if err == nil {
+			err = errors.New("no parser for it")
+		}
+		return nil, fmt.Errorf("content type %.100q: %w", contentType, err)
+	}
+	return p, nil
+}
+
+// kindOf says which parser reads a content type, which only textparse knows.
+func (l *Layout) kindOf(contentType string) kind {
+	if l.kindKnown && contentType == l.contentType {
+		return l.kind
+	}
+	l.kind = kindOther
+	if p, err := newParser(nil, contentType); err == nil {
+		switch p.(type) {
+		case *textparse.PromParser:
+			l.kind = kindText
+		case *textparse.OpenMetricsParser:
+			l.kind = kindOpenMetrics
+		}
+	}
+	l.contentType, l.kindKnown = contentType, true
+	return l.kind
+}
+
+// Parse reads one exposition. The byte behind body, within its capacity, may be overwritten. An error means that the
+// scrape failed: the layout stays as it was and reads the next exposition as if this one had not been.
+func (l *Layout) Parse(body []byte, contentType string) (Parsed, error) {
+	if len(body) > math.MaxInt32 {
+		return Parsed{}, fmt.Errorf("exposition: %d bytes, limit %d", len(body), math.MaxInt32)
+	}
+	if len(body) == 0 {
+		return l.parseBlank()
+	}
+	kind := l.kindOf(contentType)
+	l.begin()
+	if sk := l.skeleton; sk != nil && sk.positional && sk.kind == kind {
+		at, pos := l.match(sk, body)
+		if pos < 0 {
+			return l.unchanged()
+		}
+		if kind == kindText && l.resync(sk, body, at, pos) {
+			return l.commit(kind, true)
+		}
+		l.begin()
+	}
+	positional, err := l.read(body, contentType, kind)
+	if err != nil {
+		return l.refuse(err)
+	}
+	return l.commit(kind, positional)
+}
+
+// parseBlank takes an empty body: to Prometheus that is a good scrape of nothing, which forgets nothing.
+func (l *Layout) parseBlank() (Parsed, error) {
+	l.begin()
+	if l.catalog == nil {
+		s, err := frame.NewSchema(nil, nil, l.limits)
+		if err != nil {
+			return Parsed{}, err
+		}
+		l.catalog = l.store.catalog(s)
+	}
+	n := len(l.catalog.schema.Series)
+	l.grow(n)
+	l.column.Absent = nil
+	if n > 0 {
+		l.column.Absent = frame.NewBitmap(n)
+		for i := range n {
+			l.column.Absent.Set(i)
+		}
+	}
+	l.blank = true
+	return l.parsed(), nil
+}
+
+// unchanged ends a parse in which every line was where it was expected.
+func (l *Layout) unchanged() (Parsed, error) {
+	sk := l.skeleton
+	if l.blank || l.missed != nil {
+		// Presence may change, and the absent ones grow older.
+		l.own(sk, len(sk.lines))
+		l.pass.tail = append(l.pass.tail, sk.tail...)
+		return l.commit(sk.kind, true)
+	}
+	l.pass.scraped, l.pass.postRelabel = len(sk.lines), sk.kept
+	return l.parsed(), nil
+}
+
+func (l *Layout) parsed() Parsed {
+	p := &l.pass
+	c := l.column
+	c.Timestamps = l.stamps
+	return Parsed{
+		Schema: l.catalog.schema, Column: c,
+		Scraped: p.scraped, PostRelabel: p.postRelabel, Added: p.added, Skipped: p.skipped,
+	}
+}
+
+// refuse ends a parse that failed.
+func (l *Layout) refuse(err error) (Parsed, error) {
+	p := &l.pass
+	known := 0
+	if l.skeleton != nil {
+		known = len(l.skeleton.lines)
+	}
+	if len(l.failed) > 2*known+1000 {
+		clear(l.failed)
+	}
+	var old []frame.Series
+	if l.catalog != nil {
+		old = l.catalog.schema.Series
+	}
+	for i := range p.lines {
+		key := p.keyOf(i)
+		if ln := &p.lines[i]; ln.series != dropped && ln.flags&untaken == 0 && l.skeleton.find(key) < 0 {
+			if l.failed == nil {
+				l.failed = make(map[string]labels.Labels)
+			}
+			l.failed[string(key)] = l.labelsOf(old, ln.series)
+		}
+	}
+	if text := err.Error(); len(text) > maxErrorText {
+		err = errors.New(text[:maxErrorText] + "…")
+	}
+	return Parsed{Scraped: p.scraped, PostRelabel: p.postRelabel, Added: p.added, Skipped: p.skipped},
+		fmt.Errorf("exposition: %w", err)
+}
+
+// grow makes room in the column for n series.
+func (l *Layout) grow(n int) {
+	c := &l.column
+	if n > cap(c.Values) {
+		c.Values = append(make([]float64, 0, n+n/8), c.Values...)
+		c.Mantissas = append(make([]int64, 0, n+n/8), c.Mantissas...)
+		c.Exponents = append(make([]int8, 0, n+n/8), c.Exponents...)
+	}
+	c.Values, c.Mantissas, c.Exponents = c.Values[:n], c.Mantissas[:n], c.Exponents[:n]
+}
+
+// stamp notes the timestamp of a sample, or that it has none.
+func (l *Layout) stamp(series int32, ts int64) {
+	if ts == frame.NoTimestamp && len(l.stamps) <= int(series) {
+		return
+	}
+	if l.stamps == nil {
+		l.stamps = l.stampBuf[:0]
+	}
+	for n := max(len(l.column.Values), int(series)+1); len(l.stamps) < n; {
+		l.stamps = append(l.stamps, frame.NoTimestamp)
+	}
+	l.stampBuf = l.stamps
+	l.stamps[series] = ts
+}

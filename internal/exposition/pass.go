@@ -1,0 +1,331 @@
+package exposition
+
+import (
+	"math"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/choria-io/prometheus-streams/internal/frame"
+)
+
+// pass is what one parse finds out. Its memory is used again by the next one.
+type pass struct {
+	// arena, lines and tail become the next skeleton.
+	arena []byte
+	lines []line
+	tail  []byte
+	// seen says for each line of the old skeleton that its key was there; only the first line of a key counts.
+	seen []bool
+	// present says for each series that it has a sample.
+	present []bool
+	// fresh are the series that the schema lacks: their indices follow those of the schema.
+	fresh []freshSeries
+	// freshKeys finds in lines the first one of each key that the old skeleton lacks.
+	freshKeys map[string]int32
+	// freshLabels finds the first fresh series of a labels' hash; the others hang on it by next.
+	freshLabels map[uint64]int32
+	// anchor is the series of the schema that came last.
+	anchor int32
+
+	// families are those of the schema, as this exposition describes them, and then new ones.
+	families    []frame.Family
+	familyIndex map[string]int32
+	described   []described
+	ownFamilies bool
+	// conflict says that one family was described twice, differently.
+	conflict bool
+	// family and typ are what was described last; says is what was said since the last line.
+	family int32
+	typ    metricType
+	says   lineFlags
+
+	scraped, postRelabel, added int
+	// appended counts against the sample limit; limited says that it was exceeded.
+	appended int
+	limited  bool
+	// aliased says that two keys give one series.
+	aliased bool
+	skipped Skipped
+	// latest is the latest timestamp that is taken; 0 until one is seen.
+	latest int64
+
+	scratch labels.ScratchBuilder
+}
+
+type freshSeries struct {
+	labels labels.Labels
+	// after is the series of the schema behind which it stands, or -1.
+	after int32
+	base  float64
+	next  int32
+}
+
+// described says which parts of a family were described in this exposition.
+type described uint8
+
+const (
+	describedType described = 1 << iota
+	describedHelp
+	describedUnit
+)
+
+func (p *pass) keyOf(i int) []byte {
+	l := &p.lines[i]
+	return p.arena[l.key : l.key+l.keyLen]
+}
+
+// begin forgets the last pass.
+func (l *Layout) begin() {
+	p := &l.pass
+	*p = pass{
+		arena: p.arena[:0], lines: p.lines[:0], tail: p.tail[:0], seen: p.seen[:0], present: p.present[:0], fresh: p.fresh[:0],
+		freshKeys: p.freshKeys, freshLabels: p.freshLabels, described: p.described[:0], scratch: p.scratch,
+		anchor: -1, family: noFamily,
+	}
+	clear(p.freshKeys)
+	clear(p.freshLabels)
+	l.stamps = nil
+	if l.catalog != nil {
+		p.families = l.catalog.schema.Families
+	}
+}
+
+// own takes the first n lines of the old skeleton over as they are; their samples are in the column already.
+func (l *Layout) own(sk *skeleton, n int) {
+	p := &l.pass
+	series := 0
+	if l.catalog != nil {
+		series = len(l.catalog.schema.Series)
+	}
+	l.grow(series)
+	p.present = append(p.present, make([]bool, series)...)
+	if sk != nil {
+		p.seen = append(p.seen, make([]bool, len(sk.lines))...)
+	}
+	if n == 0 {
+		return
+	}
+	p.skipped.Duplicates = 0
+	p.arena = append(p.arena, sk.arena[:sk.lines[n-1].end]...)
+	p.lines = append(p.lines, sk.lines[:n]...)
+	p.family, p.typ = sk.lines[n-1].family, sk.lines[n-1].typ
+	p.scraped = n
+	for i := range p.lines {
+		ln := &p.lines[i]
+		p.seen[i] = true
+		switch {
+		case ln.series == dropped:
+			continue
+		case ln.flags&repeated != 0:
+			p.skipped.Duplicates++
+		default:
+			p.present[ln.series] = true
+			p.anchor = ln.series
+			p.appended++
+		}
+		p.postRelabel++
+	}
+}
+
+// known takes a sample of a line that the old skeleton has at id: the first one of its key there.
+func (l *Layout) known(sk *skeleton, id int32, seg []byte, keyAt int, n number, ts int64) {
+	p := &l.pass
+	old := &sk.lines[id]
+	p.scraped++
+	var flags lineFlags
+	if old.series != dropped {
+		flags = l.sample(old.series, p.seen[id], true, n, ts)
+		p.anchor = old.series
+	}
+	p.seen[id] = true
+	p.add(seg, keyAt, int(old.keyLen), old.series, flags)
+}
+
+// unknown takes a sample of a line that the old skeleton lacks. exposed gives its labels.
+func (l *Layout) unknown(key, seg []byte, keyAt int, n number, ts int64, exposed func(*labels.Labels)) error {
+	p := &l.pass
+	p.scraped++
+	if first, ok := p.freshKeys[string(key)]; ok {
+		series := p.lines[first].series
+		var flags lineFlags
+		if series != dropped {
+			taken := p.lines[first].flags&untaken == 0
+			flags = l.sample(series, taken, taken, n, ts)
+			if flags&untaken == 0 {
+				p.lines[first].flags &^= untaken
+			}
+		}
+		p.add(seg, keyAt, len(key), series, flags)
+		return nil
+	}
+	kept, cached := l.failed[string(key)]
+	series, err := int32(0), error(nil)
+	if cached {
+		series = l.place(kept, n)
+	} else {
+		var ls labels.Labels
+		exposed(&ls)
+		if series, err = l.enter(ls, n); err != nil {
+			return err
+		}
+	}
+	id := int32(len(p.lines))
+	var flags lineFlags
+	if series != dropped {
+		flags = l.sample(series, false, cached, n, ts)
+	}
+	if p.freshKeys == nil {
+		p.freshKeys = make(map[string]int32)
+	}
+	p.freshKeys[string(key)] = id
+	p.add(seg, keyAt, len(key), series, flags)
+	return nil
+}
+
+// enter gives the index of the series with these exposed labels, which is a new one unless the schema or this pass has
+// it, or dropped.
+func (l *Layout) enter(exposed labels.Labels, n number) (int32, error) {
+	final := l.rules.finalLabels(exposed)
+	if final.IsEmpty() {
+		return dropped, nil
+	}
+	if err := l.rules.check(final); err != nil {
+		return 0, err
+	}
+	return l.place(l.rules.schemaLabels(final, &l.pass.scratch), n), nil
+}
+
+// place gives the index of the series with these labels of a schema, a new one if need be.
+func (l *Layout) place(ls labels.Labels, n number) int32 {
+	p := &l.pass
+	old := int32(0)
+	if l.catalog != nil {
+		if i := l.catalog.find(ls); i >= 0 {
+			p.anchor = i
+			return i
+		}
+		old = int32(len(l.catalog.schema.Series))
+	}
+	if i := p.findFresh(ls); i >= 0 {
+		return old + i
+	}
+	p.addFresh(ls, n.value)
+	p.present = append(p.present, false)
+	l.grow(int(old) + len(p.fresh))
+	return old + int32(len(p.fresh)-1)
+}
+
+func (p *pass) findFresh(ls labels.Labels) int32 {
+	i, ok := p.freshLabels[ls.Hash()]
+	for ok && i >= 0 {
+		if labels.Equal(p.fresh[i].labels, ls) {
+			return i
+		}
+		i = p.fresh[i].next
+	}
+	return -1
+}
+
+func (p *pass) addFresh(ls labels.Labels, base float64) {
+	if p.freshLabels == nil {
+		p.freshLabels = make(map[uint64]int32)
+	}
+	hash := ls.Hash()
+	next, ok := p.freshLabels[hash]
+	if !ok {
+		next = -1
+	}
+	p.freshLabels[hash] = int32(len(p.fresh))
+	p.fresh = append(p.fresh, freshSeries{labels: ls, after: p.anchor, base: base, next: next})
+}
+
+// sample takes one sample of a series and counts it as Prometheus does. again says that the exposition had its key
+// before, cached that an earlier one had, so that the series does not count as added.
+func (l *Layout) sample(series int32, again, cached bool, n number, ts int64) (flags lineFlags) {
+	p := &l.pass
+	if again {
+		flags |= repeated
+	} else if p.present[series] {
+		p.aliased = true
+	}
+	taken := l.take(series, again, n, ts)
+	if !cached && taken && !p.limited {
+		p.added++
+	}
+	if !cached && !taken {
+		flags |= untaken
+	}
+	p.postRelabel++
+	return flags
+}
+
+// take puts a sample into the column unless Prometheus' storage would refuse it.
+func (l *Layout) take(series int32, again bool, n number, ts int64) bool {
+	p := &l.pass
+	if again && ts == frame.NoTimestamp {
+		p.skipped.Duplicates++
+		return false
+	}
+	p.appended++
+	if l.rules.SampleLimit > 0 && p.appended > l.rules.SampleLimit {
+		p.limited = true
+		return false
+	}
+	if ts != frame.NoTimestamp && ts > l.latest() {
+		p.skipped.Ahead++
+		return false
+	}
+	if p.present[series] {
+		p.skipped.Duplicates++
+		now, was := l.effective(ts), l.effective(l.stampOf(series))
+		if now == was {
+			return math.Float64bits(n.value) == math.Float64bits(l.column.Values[series])
+		}
+		if now < was {
+			return false
+		}
+	}
+	p.present[series] = true
+	l.put(series, n)
+	l.stamp(series, ts)
+	return true
+}
+
+func (l *Layout) put(series int32, n number) {
+	l.column.Values[series] = n.value
+	l.column.Mantissas[series] = n.mantissa
+	l.column.Exponents[series] = n.exponent
+}
+
+func (l *Layout) stampOf(series int32) int64 {
+	if int(series) < len(l.stamps) {
+		return l.stamps[series]
+	}
+	return frame.NoTimestamp
+}
+
+// effective gives the time that a sample has in storage.
+func (l *Layout) effective(ts int64) int64 {
+	if ts == frame.NoTimestamp {
+		return l.latest() - maxAhead.Milliseconds()
+	}
+	return ts
+}
+
+func (l *Layout) latest() int64 {
+	if l.pass.latest == 0 {
+		l.pass.latest = l.rules.Now().Add(maxAhead).UnixMilli()
+	}
+	return l.pass.latest
+}
+
+// add appends a line to the skeleton in the making: seg holds its bytes up to the value, the key at keyAt.
+func (p *pass) add(seg []byte, keyAt, keyLen int, series int32, flags lineFlags) {
+	key := len(p.arena) + keyAt
+	p.arena = append(p.arena, seg...)
+	p.lines = append(p.lines, line{
+		end: uint32(len(p.arena)), key: uint32(key), keyLen: uint32(keyLen),
+		series: series, family: p.family, typ: p.typ, flags: flags | p.says,
+	})
+	p.says = 0
+}

@@ -1,0 +1,141 @@
+package exposition
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/textparse"
+
+	"github.com/choria-io/prometheus-streams/internal/frame"
+)
+
+// read takes a whole exposition through Prometheus' parser. It tells whether the lines read can be compared with the
+// next exposition by position.
+func (l *Layout) read(body []byte, contentType string, kind kind) (positional bool, err error) {
+	if kind == kindText && cap(body) == len(body) {
+		// The parser appends a line break; made here, the keys it returns stay in the body.
+		body = append(body, '\n')[:len(body)]
+	}
+	parser, err := newParser(body, contentType)
+	if err != nil {
+		return false, err
+	}
+	l.own(l.skeleton, 0)
+	r := reader{l: l, parser: parser, body: body, kind: kind, positional: kind != kindOther}
+	for {
+		e, err := parser.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return false, err
+		}
+		switch e {
+		case textparse.EntryType, textparse.EntryHelp, textparse.EntryUnit:
+			l.pass.describe(e, parser)
+		case textparse.EntryHistogram:
+			l.pass.scraped++
+			l.pass.skipped.Histograms++
+		case textparse.EntrySeries:
+			if err := r.sample(); err != nil {
+				return false, err
+			}
+		}
+	}
+	if r.positional {
+		l.pass.tail = append(l.pass.tail, body[r.done:]...)
+	}
+	return r.positional, nil
+}
+
+// reader is the state of one read.
+type reader struct {
+	l          *Layout
+	parser     textparse.Parser
+	body       []byte
+	kind       kind
+	positional bool
+	// next is the line of the old skeleton that is expected next; done is where in the body the last sample ended.
+	next, done int
+}
+
+func (r *reader) sample() error {
+	l := r.l
+	key, stamp, v := r.parser.Series()
+	n, ts := number{v, 0, frame.NoDecimal}, int64(frame.NoTimestamp)
+	if stamp != nil && l.rules.HonorTimestamps {
+		ts = *stamp
+	}
+	seg, keyAt := key, 0
+	if r.positional {
+		if at, start, exact, end := r.locate(key, stamp, v); end >= 0 {
+			seg, keyAt, n, r.done = r.body[r.done:start], at-r.done, exact, end
+		} else {
+			r.positional = false
+		}
+	}
+	if r.kind != kindText {
+		for e := (exemplar.Exemplar{}); r.parser.Exemplar(&e); e = (exemplar.Exemplar{}) {
+			l.pass.skipped.Exemplars++
+		}
+	}
+	sk := l.skeleton
+	if id := r.find(sk, key); id >= 0 {
+		l.known(sk, id, seg, keyAt, n, ts)
+		return nil
+	}
+	return l.unknown(key, seg, keyAt, n, ts, func(ls *labels.Labels) { r.parser.Labels(ls) })
+}
+
+// find gives the first line of the old skeleton with this key, or -1.
+func (r *reader) find(sk *skeleton, key []byte) int32 {
+	if sk == nil {
+		return -1
+	}
+	id := int32(r.next)
+	if r.next >= len(sk.lines) || sk.lines[r.next].flags&(repeated|untaken) != 0 || !bytes.Equal(sk.keyOf(id), key) {
+		if id = sk.find(key); id < 0 {
+			return -1
+		}
+	}
+	r.next = int(id) + 1
+	return id
+}
+
+// locate finds the sample in the body: where its key and its value start and where its line ends. An end of -1 says
+// that the line is none for the fast path: it does not look as if our own reading of it were the parser's.
+func (r *reader) locate(key []byte, stamp *int64, v float64) (at, start int, n number, end int) {
+	b := r.body
+	at = cap(b) - cap(key)
+	keyEnd := at + len(key)
+	if at < r.done || keyEnd > len(b) {
+		return 0, 0, n, -1
+	}
+	if r.kind == kindText {
+		start = skipBlank(b, keyEnd)
+	} else if start = keyEnd + 1; start > len(b) || b[keyEnd] != ' ' {
+		return 0, 0, n, -1
+	}
+	if start == 0 || start == keyEnd && b[start-1] != '}' {
+		return 0, 0, n, -1
+	}
+	n, end = parseNumber(b, start)
+	if end < 0 || math.Float64bits(n.value) != math.Float64bits(v) {
+		return 0, 0, n, -1
+	}
+	if r.kind == kindOpenMetrics {
+		if end == len(b) || b[end] != '\n' || stamp != nil {
+			return 0, 0, n, -1
+		}
+		return at, start, n, end
+	}
+	ts, end := parseSuffix(b, end)
+	if end < 0 || (stamp == nil) != (ts == frame.NoTimestamp) || stamp != nil && *stamp != ts {
+		return 0, 0, n, -1
+	}
+	return at, start, n, end
+}

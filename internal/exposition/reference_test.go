@@ -1,0 +1,273 @@
+package exposition
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
+	"github.com/prometheus/prometheus/model/textparse"
+
+	"github.com/choria-io/prometheus-streams/internal/frame"
+)
+
+// reference reads expositions as Prometheus' scrape loop does, one map look-up for each sample: what a Layout has to
+// equal, whatever way it takes.
+type reference struct {
+	rules  Rules
+	iter   int
+	series map[string]*refEntry
+	drops  map[string]int
+}
+
+type refEntry struct {
+	labels labels.Labels
+	iter   int
+}
+
+type refSample struct {
+	value  float64
+	ts     int64
+	family string
+}
+
+type refResult struct {
+	samples                     map[string]refSample
+	meta                        map[string]metadata.Metadata
+	scraped, postRelabel, added int
+	exemplars, histograms       int
+	err                         error
+}
+
+func newReference(r Rules) *reference {
+	if r.Now == nil {
+		r.Now = time.Now
+	}
+	return &reference{rules: r, series: map[string]*refEntry{}, drops: map[string]int{}}
+}
+
+func (r *reference) parse(body []byte, contentType string) (res refResult) {
+	if len(body) == 0 {
+		r.iter++
+		return res
+	}
+	res.samples, res.meta = map[string]refSample{}, map[string]metadata.Metadata{}
+	p, err := newParser(append([]byte(nil), body...), contentType)
+	if err != nil {
+		res.err = err
+		return res
+	}
+	appended, limited, last := 0, false, ""
+	latest := r.rules.Now().Add(maxAhead).UnixMilli()
+	for {
+		e, err := p.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			res.err = err
+			r.iter++
+			return res
+		}
+		switch e {
+		case textparse.EntryType:
+			name, typ := p.Type()
+			last = string(name)
+			m := res.meta[last]
+			m.Type = typ
+			res.meta[last] = m
+			continue
+		case textparse.EntryHelp:
+			name, help := p.Help()
+			last = string(name)
+			m := res.meta[last]
+			m.Help = string(help)
+			res.meta[last] = m
+			continue
+		case textparse.EntryUnit:
+			name, unit := p.Unit()
+			last = string(name)
+			m := res.meta[last]
+			m.Unit = string(unit)
+			res.meta[last] = m
+			continue
+		case textparse.EntryComment:
+			continue
+		case textparse.EntryHistogram:
+			res.scraped++
+			res.histograms++
+			continue
+		}
+		res.scraped++
+		met, stamp, v := p.Series()
+		ts := int64(frame.NoTimestamp)
+		if stamp != nil && r.rules.HonorTimestamps {
+			ts = *stamp
+		}
+		if _, ok := r.drops[string(met)]; ok {
+			r.drops[string(met)] = r.iter
+			continue
+		}
+		entry, cached := r.series[string(met)]
+		already := cached && entry.iter == r.iter
+		var ls labels.Labels
+		if cached {
+			entry.iter = r.iter
+			ls = entry.labels
+		} else {
+			p.Labels(&ls)
+			if ls = r.rules.finalLabels(ls); ls.IsEmpty() {
+				r.drops[string(met)] = r.iter
+				continue
+			}
+			if err := r.rules.check(ls); err != nil {
+				res.err = err
+				r.iter++
+				return res
+			}
+		}
+		taken := false
+		switch key := ls.String(); {
+		case already && ts == frame.NoTimestamp:
+		default:
+			appended++
+			if r.rules.SampleLimit > 0 && appended > r.rules.SampleLimit {
+				limited = true
+				break
+			}
+			if ts != frame.NoTimestamp && ts > latest {
+				break
+			}
+			at := ts
+			if at == frame.NoTimestamp {
+				at = latest - maxAhead.Milliseconds()
+			}
+			old, ok := res.samples[key]
+			was := old.ts
+			if was == frame.NoTimestamp {
+				was = latest - maxAhead.Milliseconds()
+			}
+			switch {
+			case ok && at == was:
+				taken = math.Float64bits(old.value) == math.Float64bits(v)
+			case ok && at < was:
+			default:
+				taken = true
+				f := ""
+				if m, ok := res.meta[last]; ok && partOfFamily(ls.Get("__name__"), &frame.Family{Name: last, Type: m.Type}) {
+					f = last
+				}
+				res.samples[key] = refSample{v, ts, f}
+			}
+		}
+		if !cached && taken {
+			r.series[string(met)] = &refEntry{ls, r.iter}
+			if !limited {
+				res.added++
+			}
+		}
+		res.postRelabel++
+		for x := (exemplar.Exemplar{}); p.Exemplar(&x); x = (exemplar.Exemplar{}) {
+			res.exemplars++
+		}
+	}
+	if limited {
+		res.err = errors.New("sample limit")
+		r.iter++
+		return res
+	}
+	for k, e := range r.series {
+		if e.iter != r.iter {
+			delete(r.series, k)
+		}
+	}
+	for k, i := range r.drops {
+		if i != r.iter {
+			delete(r.drops, k)
+		}
+	}
+	r.iter++
+	return res
+}
+
+// compare tells how a parse differs from the reference.
+func (r *reference) compare(want refResult, got Parsed, err error) error {
+	if (want.err == nil) != (err == nil) {
+		return fmt.Errorf("error is %v, want %v", err, want.err)
+	}
+	if got.Scraped != want.scraped || got.PostRelabel != want.postRelabel || got.Added != want.added {
+		return fmt.Errorf("scraped, post-relabel, added are %d %d %d, want %d %d %d",
+			got.Scraped, got.PostRelabel, got.Added, want.scraped, want.postRelabel, want.added)
+	}
+	if err != nil {
+		return nil
+	}
+	c, b, seen := got.Column, labels.NewBuilder(labels.EmptyLabels()), 0
+	if len(c.Values) != len(got.Schema.Series) {
+		return fmt.Errorf("%d values for %d series", len(c.Values), len(got.Schema.Series))
+	}
+	for i, s := range got.Schema.Series {
+		key := got.Schema.SeriesLabels(i, r.rules.Target, b).String()
+		x, ok := want.samples[key]
+		if ok == c.Absent.Has(i) {
+			return fmt.Errorf("series %s: absent is %t", key, ok)
+		}
+		if !ok {
+			continue
+		}
+		seen++
+		ts := int64(frame.NoTimestamp)
+		if c.Timestamps != nil {
+			ts = c.Timestamps[i]
+		}
+		if math.Float64bits(c.Values[i]) != math.Float64bits(x.value) || ts != x.ts {
+			return fmt.Errorf("series %s: value %v at %d, want %v at %d", key, c.Values[i], ts, x.value, x.ts)
+		}
+		if e := c.Exponents[i]; e != frame.NoDecimal {
+			if n, ok := scaled(c.Mantissas[i], int(e)); !ok || math.Float64bits(n) != math.Float64bits(x.value) {
+				return fmt.Errorf("series %s: %d·10^%d for %v", key, c.Mantissas[i], e, x.value)
+			}
+		}
+		if x.family != "" && s.Family < 0 {
+			return fmt.Errorf("series %s: is not of family %q", key, x.family)
+		}
+		if s.Family >= 0 {
+			f := got.Schema.Families[s.Family]
+			// What this exposition does not say may be known from an earlier one.
+			m := want.meta[f.Name]
+			if m.Help != "" && f.Help != m.Help || m.Unit != "" && f.Unit != m.Unit || m.Type != "" && f.Type != m.Type {
+				return fmt.Errorf("series %s: family %+v, want %+v", key, f, m)
+			}
+		}
+	}
+	if seen != len(want.samples) {
+		return fmt.Errorf("%d samples, want %d", seen, len(want.samples))
+	}
+	return nil
+}
+
+func scaled(m int64, e int) (float64, bool) {
+	if e > 22 || e < -22 || m > maxExact || m < -maxExact {
+		return 0, false
+	}
+	if e < 0 {
+		return float64(m) / pow10(-e), true
+	}
+	return float64(m) * pow10(e), true
+}
+
+// check parses a body both ways.
+func check(t testing.TB, l *Layout, r *reference, body []byte, contentType string) Parsed {
+	t.Helper()
+	want := r.parse(body, contentType)
+	got, err := l.Parse(append([]byte(nil), body...), contentType)
+	if e := r.compare(want, got, err); e != nil {
+		t.Fatalf("%v\nbody %q\nerror %v", e, body, err)
+	}
+	return got
+}
