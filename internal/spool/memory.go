@@ -1,0 +1,327 @@
+package spool
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// logEvery is how often, at most, a spool that is full says what it dropped.
+const logEvery = time.Minute
+
+// MemoryOptions are the options of a Memory.
+type MemoryOptions struct {
+	// MaxBytes bounds what the records take, with the schemas that only they keep; 64 MiB if not positive.
+	MaxBytes int64
+	// Refuse lets a full spool answer ErrFull instead of dropping its oldest records.
+	Refuse     bool
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Memory is a spool in memory: what it holds is lost with the process. It is safe for concurrent use.
+type Memory struct {
+	opts    MemoryOptions
+	metrics *metrics
+
+	mu      sync.Mutex
+	entries []Entry // those from head on are held, positions without holes
+	head    int
+	last    Position
+	bytes   int64
+	schemas map[string]*held
+	live    map[string]struct{}
+	closed  bool
+	wake    chan struct{} // closed by the next Append or Close; nil if nobody waits
+
+	lastLog     time.Time
+	dropped     int // records and samples dropped since then
+	lostSamples int
+}
+
+// held is a schema with the number of records that name it.
+type held struct {
+	Schema
+	refs int
+}
+
+// NewMemory makes an empty spool.
+func NewMemory(o MemoryOptions) *Memory {
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = 64 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	m := &Memory{opts: o, schemas: map[string]*held{}, live: map[string]struct{}{}}
+	m.metrics = newMetrics(o.Registerer, m)
+	return m
+}
+
+// Append takes a record and those of its schemas that the spool may not have yet; the ones it has are ignored. The
+// spool keeps the slices, which must not be changed any more. The error wraps ErrFull, ErrTooLarge, ErrNoSchema (a
+// schema of the record is neither given nor held) or ErrClosed; the record is then not taken.
+func (m *Memory) Append(r Record, schemas ...Schema) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return fmt.Errorf("append to the spool: %w", ErrClosed)
+	}
+	alone, added, err := m.cost(r, schemas)
+	switch {
+	case err != nil:
+		return err
+	case alone > m.opts.MaxBytes:
+		return fmt.Errorf("append to the spool: %w: %d bytes, limit %d", ErrTooLarge, alone, m.opts.MaxBytes)
+	case m.opts.Refuse && m.bytes+added > m.opts.MaxBytes:
+		return fmt.Errorf("append to the spool: %w: %d bytes, limit %d", ErrFull, m.bytes+added, m.opts.MaxBytes)
+	}
+
+	m.take(r, schemas)
+	for m.bytes > m.opts.MaxBytes {
+		m.drop(m.entries[m.head])
+	}
+	m.logDropped(false)
+	m.wakeUp()
+	return nil
+}
+
+// cost says what a record takes if it is the only one, and what it adds to what is there.
+func (m *Memory) cost(r Record, schemas []Schema) (alone, added int64, err error) {
+	alone, added = r.size(), r.size()
+	for _, id := range r.Schemas {
+		s := m.schemas[id]
+		if s == nil {
+			i := slices.IndexFunc(schemas, func(s Schema) bool { return s.ID == id })
+			if i < 0 {
+				return 0, 0, fmt.Errorf("append to the spool: record on %q: %w: %s", r.Subject, ErrNoSchema, id)
+			}
+			s = &held{Schema: schemas[i]}
+		}
+		if _, live := m.live[id]; live {
+			continue
+		}
+		alone += s.size()
+		if s.refs == 0 {
+			added += s.size()
+		}
+	}
+	return alone, added, nil
+}
+
+// take appends a record that has been checked.
+func (m *Memory) take(r Record, schemas []Schema) {
+	for _, s := range schemas {
+		_, live := m.live[s.ID]
+		if m.schemas[s.ID] == nil && (live || slices.Contains(r.Schemas, s.ID)) {
+			m.schemas[s.ID] = &held{Schema: s}
+		}
+	}
+	for _, id := range r.Schemas {
+		m.refer(m.schemas[id], 1)
+	}
+	m.last++
+	m.bytes += r.size()
+	m.entries = append(m.entries, Entry{Record: r, Position: m.last, Appended: time.Now()})
+	m.metrics.appended.Inc()
+}
+
+// refer counts the records that name a schema, and forgets it when neither they nor the poller need it.
+func (m *Memory) refer(s *held, n int) {
+	_, live := m.live[s.ID]
+	if !live && s.refs == 0 {
+		m.bytes += s.size()
+	}
+	s.refs += n
+	if s.refs > 0 || live {
+		return
+	}
+	m.bytes -= s.size()
+	delete(m.schemas, s.ID)
+}
+
+// drop gives up the oldest record for want of room.
+func (m *Memory) drop(e Entry) {
+	m.remove()
+	m.metrics.droppedRecords.WithLabelValues(reasonFull).Inc()
+	m.metrics.droppedFrames.WithLabelValues(reasonFull).Add(float64(e.Frames))
+	m.metrics.droppedSamples.WithLabelValues(reasonFull).Add(float64(e.Samples))
+	m.dropped++
+	m.lostSamples += e.Samples
+}
+
+// remove takes the oldest record away.
+func (m *Memory) remove() {
+	e := m.entries[m.head]
+	m.entries[m.head] = Entry{}
+	m.head++
+	m.bytes -= e.size()
+	for _, id := range e.Schemas {
+		m.refer(m.schemas[id], -1)
+	}
+	if m.head == len(m.entries) {
+		m.entries, m.head = m.entries[:0], 0
+	} else if m.head >= 1024 && m.head >= len(m.entries)/2 {
+		n := copy(m.entries, m.entries[m.head:])
+		clear(m.entries[n:])
+		m.entries, m.head = m.entries[:n], 0
+	}
+}
+
+// logDropped says what was dropped since it last did, at most once in logEvery unless it is the last time.
+func (m *Memory) logDropped(last bool) {
+	if m.dropped == 0 || !last && !m.lastLog.IsZero() && time.Since(m.lastLog) < logEvery {
+		return
+	}
+	m.opts.Logger.Warn("the spool is full and dropped its oldest samples, which are lost",
+		"reason", reasonFull, "count", m.lostSamples, "bytes", m.bytes, "limit", m.opts.MaxBytes)
+	m.lastLog, m.dropped, m.lostSamples = time.Now(), 0, 0
+}
+
+// Read returns up to max records after a position, in order. It waits until there is one, the spool is closed
+// (ErrClosed) or ctx ends; records that are there are returned even if ctx has ended. The entries share their bytes with
+// the spool. A record that was dropped is missing; one that was read may be dropped while it is on its way.
+func (m *Memory) Read(ctx context.Context, after Position, max int) ([]Entry, error) {
+	for {
+		entries, wake, err := m.read(after, max)
+		if err != nil || len(entries) > 0 {
+			return entries, err
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (m *Memory) read(after Position, max int) ([]Entry, <-chan struct{}, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if after < m.last && m.head < len(m.entries) {
+		from := m.head
+		if first := m.entries[m.head].Position; after >= first {
+			from += int(after - first + 1)
+		}
+		to := min(from+max, len(m.entries))
+		return slices.Clone(m.entries[from:to]), nil, nil
+	}
+	if m.closed {
+		return nil, nil, ErrClosed
+	}
+	if m.wake == nil {
+		m.wake = make(chan struct{})
+	}
+	return nil, m.wake, nil
+}
+
+func (m *Memory) wakeUp() {
+	if m.wake != nil {
+		close(m.wake)
+		m.wake = nil
+	}
+}
+
+// Trim forgets all records up to and with a position: they are stored, or accounted for elsewhere. It never fails here.
+func (m *Memory) Trim(upTo Position) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.head < len(m.entries) && m.entries[m.head].Position <= upTo {
+		m.remove()
+	}
+	return nil
+}
+
+// Schema returns a schema that the spool holds; the error wraps ErrNoSchema if it does not.
+func (m *Memory) Schema(id string) (Schema, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.schemas[id]; s != nil {
+		return s.Schema, nil
+	}
+	return Schema{}, fmt.Errorf("%w: %s", ErrNoSchema, id)
+}
+
+// Has tells whether the spool holds a schema, so that Append needs it not again.
+func (m *Memory) Has(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.schemas[id] != nil
+}
+
+// SetLive says which schemas the poller uses now: they are kept though no record names them. Ids whose schemas come
+// with a later Append may be among them.
+func (m *Memory) SetLive(ids []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := m.live
+	m.live = make(map[string]struct{}, len(ids))
+	for _, id := range ids {
+		_, twice := m.live[id]
+		m.live[id] = struct{}{}
+		if _, was := old[id]; was || twice {
+			continue
+		}
+		if s := m.schemas[id]; s != nil && s.refs > 0 {
+			m.bytes -= s.size()
+		}
+	}
+	for id := range old {
+		s := m.schemas[id]
+		if _, is := m.live[id]; is || s == nil {
+			continue
+		}
+		if s.refs > 0 {
+			m.bytes += s.size()
+		} else {
+			delete(m.schemas, id)
+		}
+	}
+}
+
+// Live returns the ids of the schemas that the poller uses and the spool holds, in order.
+func (m *Memory) Live() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ids := make([]string, 0, len(m.live))
+	for id := range m.live {
+		if m.schemas[id] != nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Held says how much the spool holds: what is lost if the process ends now.
+func (m *Memory) Held() (records, frames, samples int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.entries[m.head:] {
+		frames += e.Frames
+		samples += e.Samples
+	}
+	return len(m.entries) - m.head, frames, samples
+}
+
+// Close ends the appending. Reading goes on until all has been read.
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	m.logDropped(true)
+	m.wakeUp()
+	return nil
+}
+
+func (m *Memory) oldestAge() float64 {
+	if m.head == len(m.entries) {
+		return 0
+	}
+	return time.Since(m.entries[m.head].Appended).Seconds()
+}
