@@ -1,0 +1,174 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/spool"
+	"github.com/choria-io/prometheus-streams/internal/stream"
+)
+
+// When all schemas in use are stored again, besides start and a sequence that goes back.
+const (
+	refreshEvery     = 24 * time.Hour
+	refreshReconnect = 5 * time.Minute // at most so often after a reconnect
+	refreshForget    = time.Minute     // at most so often after a sequence that went back
+)
+
+// registry is what the forwarder knows of the stream of schemas.
+type registry struct {
+	stored map[string]struct{} // acknowledged in this process
+	aside  map[string]struct{} // cannot be stored; tried again at the next refresh
+	absent map[string]struct{} // were missing in the spool once
+	due    time.Time           // of the next refresh
+	last   time.Time           // refresh
+}
+
+func newRegistry() registry {
+	return registry{stored: map[string]struct{}{}, aside: map[string]struct{}{}, absent: map[string]struct{}{}}
+}
+
+// forget takes nothing for stored any more.
+func (g *registry) forget() {
+	clear(g.stored)
+	g.hasten(refreshForget)
+}
+
+// hasten asks for a refresh, not sooner than some time after the last one.
+func (g *registry) hasten(notBefore time.Duration) {
+	if at := g.last.Add(notBefore); at.Before(g.due) {
+		g.due = at
+	}
+}
+
+func (g *registry) settled(id string) bool {
+	_, stored := g.stored[id]
+	_, aside := g.aside[id]
+	return stored || aside
+}
+
+// refresh stores all schemas in use again when it is time.
+func (f *Forwarder) refresh(ctx context.Context) error {
+	g := &f.registry
+	if time.Now().Before(g.due) {
+		return nil
+	}
+	live := f.spool.Live()
+	if err := f.store(ctx, live); err != nil {
+		return err
+	}
+	// The others are forgotten, else this grows for ever: one that comes into use again is stored again.
+	g.stored, g.aside = among(live, g.stored), among(live, g.aside)
+	clear(g.absent)
+	g.last = time.Now()
+	g.due = g.last.Add(refreshEvery)
+	return nil
+}
+
+func among(ids []string, set map[string]struct{}) map[string]struct{} {
+	kept := make(map[string]struct{}, len(ids))
+	for _, id := range ids {
+		if _, ok := set[id]; ok {
+			kept[id] = struct{}{}
+		}
+	}
+	return kept
+}
+
+// storeNeeded stores the schemas that messages need and the registry has not acknowledged in this process.
+func (f *Forwarder) storeNeeded(ctx context.Context, entries []spool.Entry) error {
+	var ids []string
+	listed := map[string]struct{}{}
+	for _, e := range entries {
+		for _, id := range e.Schemas {
+			if _, twice := listed[id]; !twice && !f.registry.settled(id) {
+				listed[id] = struct{}{}
+				ids = append(ids, id)
+			}
+		}
+	}
+	return f.store(ctx, ids)
+}
+
+// store publishes schemas, a window of them at a time, and awaits their acknowledgements together.
+func (f *Forwarder) store(ctx context.Context, ids []string) error {
+	for len(ids) > 0 {
+		n := min(len(ids), f.window)
+		if err := f.storeBatch(ctx, ids[:n]); err != nil {
+			return err
+		}
+		ids = ids[n:]
+	}
+	return nil
+}
+
+func (f *Forwarder) storeBatch(ctx context.Context, ids []string) error {
+	type publishing struct {
+		spool.Schema
+		result <-chan stream.Result
+	}
+	var batch []publishing
+	for _, id := range ids {
+		s, err := f.spool.Schema(id)
+		if err != nil {
+			if err := f.missing(id, err); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := f.pace.wait(ctx, len(s.Message)); err != nil {
+			return err
+		}
+		f.metrics.bytes.Add(float64(len(s.Message)))
+		batch = append(batch, publishing{s, f.publisher.Publish(s.Subject, s.Message)})
+	}
+	var failed error
+	for _, p := range batch {
+		r, err := f.await(ctx, p.result)
+		if err != nil {
+			return err
+		}
+		switch {
+		case r.Err == nil:
+			f.registry.stored[p.ID] = struct{}{}
+			delete(f.registry.aside, p.ID)
+			f.metrics.schemas.Inc()
+		case errors.Is(r.Err, stream.ErrTooLarge):
+			// No use to wait: what needs it cannot be read there, but the other targets in the same bundles can.
+			f.metrics.publishErrors.Inc()
+			f.schemaAside(p.ID, reasonTooLarge, "subject", p.Subject, "bytes", len(p.Message), "error", r.Err)
+		default:
+			f.metrics.publishErrors.Inc()
+			if failed == nil {
+				failed = &publishError{p.Subject, r.Err}
+			}
+		}
+	}
+	return failed
+}
+
+// missing decides on a schema that the spool does not have. A record that was dropped on its way here takes its schemas
+// along: then reading again does not find it either. Else its message goes without.
+func (f *Forwarder) missing(id string, err error) error {
+	if !errors.Is(err, spool.ErrNoSchema) {
+		return fmt.Errorf("read the %w: %w", errSpool, err)
+	}
+	if _, again := f.registry.absent[id]; !again {
+		f.registry.absent[id] = struct{}{}
+		return errGoBack
+	}
+	f.schemaAside(id, reasonMissing, "error", err)
+	return nil
+}
+
+func (f *Forwarder) schemaAside(id, reason string, args ...any) {
+	if _, known := f.registry.aside[id]; known {
+		return
+	}
+	f.registry.aside[id] = struct{}{}
+	f.metrics.asideSchemas.WithLabelValues(reason).Inc()
+	f.log.Error("cannot store a schema: the receiver cannot read the samples that need it",
+		append([]any{"schema", id, "reason", reason}, args...)...)
+}
