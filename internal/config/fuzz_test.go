@@ -1,0 +1,44 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// FuzzParse: whatever the bytes, Parse ends with a configuration or with errors, and what it took can be shown, used for
+// every role and read again.
+func FuzzParse(f *testing.F) {
+	seed, err := os.ReadFile(filepath.Join("testdata", "seed.yaml"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range []string{
+		string(seed), everySecret, pollerBlock, receiverBlock, "", "---\n", "a: &a [*a]", "gateway: &g {<<: *g}", "jobs: &j {a: *j}",
+		"push_gateway: {url: 'http://a', http_headers: &h {x: *h}}", "scrape_configs: [&s {job_name: a, b: *s}]",
+		"!!binary x: y", "max_age: !!float 1", "debug: !!bool x", "identity: !!int x", "? {a: b}\n: c", "monitor_port: 0x1f",
+		"receiver_stream: [&a {urls: nats://a, stream: b}, *a, {<<: [*a, *a], topic: c}]",
+		"push_gateway: {url: 'http://a', oauth2: {client_id: a, token_url: b, claims: &c {a: *c}}}",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, _, err := Parse("c.yaml", data)
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("an error without words")
+			}
+			return
+		}
+		for _, role := range append(c.Roles(), PollerRole, ReceiverRole, StandaloneRole) {
+			_, _, _ = c.ForRole(role)
+		}
+		shown, err := c.Show()
+		if err != nil {
+			t.Fatalf("Show: %v", err)
+		}
+		if _, _, err := Parse("c.yaml", []byte(shown)); err != nil {
+			t.Fatalf("what was shown cannot be read again: %v\n%s", err, shown)
+		}
+	})
+}

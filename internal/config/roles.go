@@ -1,0 +1,194 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+)
+
+// Role is what a process does.
+type Role string
+
+// The roles.
+const (
+	PollerRole     Role = "poller"
+	ReceiverRole   Role = "receiver"
+	StandaloneRole Role = "standalone"
+)
+
+// polls and receives tell which halves of the work a role has; standalone has both.
+func (r Role) polls() bool    { return r != ReceiverRole }
+func (r Role) receives() bool { return r != PollerRole }
+
+// Roles that the file is meant for: those whose stream block it has, or standalone.
+func (c *Config) Roles() []Role {
+	var out []Role
+	if c.PollerStream != nil {
+		out = append(out, PollerRole)
+	}
+	if c.ReceiverStreams != nil {
+		out = append(out, ReceiverRole)
+	}
+	if out == nil || c.Embedded != nil {
+		out = append(out, StandaloneRole)
+	}
+	return out
+}
+
+// ForRole gives the configuration as one role uses it: with the defaults of that role, or an *Errors that lists what the
+// role lacks and what this build cannot do for it yet. The Config itself is not changed.
+func (c *Config) ForRole(role Role) (*Config, []Warning, error) {
+	out := *c
+	if role == StandaloneRole {
+		if out.Embedded == nil {
+			out.Embedded = &Embedded{}
+			out.Embedded.defaults()
+		}
+		if out.PushGateway == nil && out.Gateway == nil && len(out.RemoteWrite) == 0 {
+			out.Gateway = &Gateway{}
+		}
+	}
+	var e Errors
+	if role.polls() {
+		out.needsOfPoller(role, &e)
+	}
+	if role.receives() {
+		out.needsOfReceiver(role, &e)
+	}
+	for _, missing := range out.NotYet(role) {
+		e.add(missing.File, missing.Line, missing.Text)
+	}
+	return &out, out.warningsOf(role), e.or()
+}
+
+func (c *Config) needsOfPoller(role Role, e *Errors) {
+	if role == PollerRole && c.PollerStream == nil {
+		e.add(c.File, 0, "poller needs poller_stream: the stream to publish to (urls, topic, stream)")
+	}
+	if len(c.Jobs) == 0 && len(c.ScrapeConfigs) == 0 && len(c.ScrapeConfigFiles) == 0 && c.ListenAddress() == "" {
+		e.add(c.File, 0, string(role)+" has nothing to scrape: no jobs, no scrape_configs, and without monitor_port or web.listen_address not even itself")
+	}
+}
+
+func (c *Config) needsOfReceiver(role Role, e *Errors) {
+	if role == ReceiverRole && len(c.ReceiverStreams) == 0 {
+		e.add(c.File, 0, "receiver needs receiver_stream: the stream to receive from (urls, topic, stream)")
+	}
+	if c.PushGateway == nil && c.Gateway == nil && len(c.RemoteWrite) == 0 {
+		e.add(c.File, 0, "receiver has no sink: it needs push_gateway, remote_write or gateway")
+	}
+	if c.Gateway != nil && c.ListenAddress() == "" {
+		e.add(c.File, c.lines["gateway"], "the gateway has no address to be scraped at: set monitor_port, web.listen_address or --web.listen-address")
+	}
+}
+
+// receiverPath is the path of the i-th block of receiver_stream, which may be one block or a list.
+func (c *Config) receiverPath(i int) string {
+	if _, list := c.lines["receiver_stream[0]"]; list {
+		return "receiver_stream[" + itoa(i) + "]"
+	}
+	return "receiver_stream"
+}
+
+// NotYet lists the keys that the role would use and this build cannot serve.
+func (c *Config) NotYet(role Role) []*Error {
+	var out []*Error
+	add := func(path, what string) { out = append(out, c.notYet(path, what)) }
+	if role.polls() {
+		if len(c.ScrapeConfigs) > 0 {
+			add("scrape_configs", "service discovery with Prometheus' scrape_configs")
+		}
+		if len(c.ScrapeConfigFiles) > 0 {
+			add("scrape_config_files", "service discovery with Prometheus' scrape_configs")
+		}
+	}
+	if role.receives() && len(c.RemoteWrite) > 0 {
+		add("remote_write", "remote write")
+	}
+	if role.polls() && c.Spool.Order == "fresh_first" {
+		add("spool.order", "sending the newest first")
+	}
+	return append(out, c.StreamsNotYet(role)...)
+}
+
+// StreamsNotYet are those of NotYet that have to do with the streams of a role.
+func (c *Config) StreamsNotYet(role Role) []*Error {
+	var out []*Error
+	add := func(path, what string) { out = append(out, c.notYet(path, what)) }
+	inherits := false
+	stream := func(path string, s *Stream) {
+		if s.ClusterID != "" {
+			add(path+".cluster_id", "NATS Streaming")
+		}
+		if s.Context != "" {
+			add(path+".context", "reading the contexts of the nats command")
+		}
+		if s.ProxyURL != "" {
+			add(path+".proxy_url", "reaching NATS through a proxy")
+		}
+		if s.TLS != nil {
+			add(path+".tls", "TLS to NATS")
+		} else {
+			inherits = true
+		}
+	}
+	if role == PollerRole && c.PollerStream != nil {
+		stream("poller_stream", c.PollerStream)
+	}
+	if role == ReceiverRole {
+		for i := range c.ReceiverStreams {
+			stream(c.receiverPath(i), &c.ReceiverStreams[i].Stream)
+		}
+	}
+	if c.TLS != nil && inherits {
+		add("tls", "TLS to NATS")
+	}
+	return out
+}
+
+func (c *Config) notYet(path, what string) *Error {
+	return &Error{File: c.File, Line: lineOf(c.lines, path), Text: path + ": " + what + " is not in this build yet"}
+}
+
+// warningsOf lists what a role does otherwise than its user may think.
+func (c *Config) warningsOf(role Role) []Warning {
+	var out []Warning
+	add := func(path, text string) {
+		out = append(out, Warning{File: c.File, Line: lineOf(c.lines, path), Text: path + ": " + text})
+	}
+	if c.Management != nil {
+		add("management", "management is not in this build yet; the block is ignored")
+	}
+	if role == StandaloneRole && c.PollerStream != nil {
+		add("poller_stream", "standalone has a stream of its own; the block is ignored")
+	}
+	if role == StandaloneRole && c.ReceiverStreams != nil {
+		add("receiver_stream", "standalone has a stream of its own; the block is ignored")
+	}
+	if role.polls() && c.Spool.DirectorySet {
+		add("spool.directory", "the spool on disk is not in this build yet; what waits for the stream is kept in memory")
+	}
+	if name, _, _ := strings.Cut(c.Identity, "."); role == PollerRole && strings.EqualFold(name, "localhost") {
+		add("identity", "every host is called "+c.Identity+"; two publishers of one name are taken for one")
+	}
+	return out
+}
+
+// Frozen lists the keys that differ in next and cannot change while a process runs.
+func (c *Config) Frozen(next *Config) []string {
+	var out []string
+	differ := func(key string, a, b any) {
+		if !reflect.DeepEqual(a, b) {
+			out = append(out, key)
+		}
+	}
+	differ("identity", c.Identity, next.Identity)
+	differ("poller_stream", c.PollerStream, next.PollerStream)
+	differ("receiver_stream", c.ReceiverStreams, next.ReceiverStreams)
+	differ("spool", c.Spool, next.Spool)
+	differ("embedded", c.Embedded, next.Embedded)
+	differ("receiver", c.Receiver, next.Receiver)
+	differ("monitor_port", c.MonitorPort, next.MonitorPort)
+	differ("web", c.Web, next.Web)
+	differ("tls", c.TLS, next.TLS)
+	return out
+}

@@ -1,0 +1,84 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestForRole(t *testing.T) {
+	const jobs = "jobs: {a: {targets: [{url: 'http://a'}]}}\n"
+	const gateway = "gateway: {}\nmonitor_port: 9797\n"
+	for name, c := range map[string]struct {
+		role Role
+		text string
+		want string // "" if the role is content
+	}{
+		"poller":                    {PollerRole, pollerBlock + jobs, ""},
+		"poller of itself alone":    {PollerRole, pollerBlock + "monitor_port: 9797", ""},
+		"poller without stream":     {PollerRole, jobs, "c.yaml: poller needs poller_stream"},
+		"poller without anything":   {PollerRole, pollerBlock, "poller has nothing to scrape"},
+		"poller, NATS Streaming":    {PollerRole, jobs + "poller_stream:\n  urls: nats://a\n  cluster_id: a", "c.yaml:4: poller_stream.cluster_id: NATS Streaming is not in this build yet"},
+		"poller, other's Streaming": {PollerRole, pollerBlock + jobs + "receiver_stream: {urls: nats://a, cluster_id: a}", ""},
+		"poller, tls above":         {PollerRole, pollerBlock + jobs + "tls: {scheme: puppet, ssl_dir: a}", "c.yaml:3: tls: TLS to NATS is not in this build yet"},
+		"poller, tls in its block":  {PollerRole, jobs + "poller_stream: {urls: nats://a, stream: a, tls: {scheme: manual}}", "poller_stream.tls: TLS to NATS"},
+		"poller, scrape_configs":    {PollerRole, pollerBlock + "scrape_configs: [{job_name: a}]", "scrape_configs: service discovery"},
+		"poller, remote write":      {PollerRole, pollerBlock + jobs + "remote_write: [{url: 'http://a'}]", ""},
+		"receiver":                  {ReceiverRole, receiverBlock + gateway, ""},
+		"receiver, push gateway":    {ReceiverRole, receiverBlock + "push_gateway: {url: 'http://a'}", ""},
+		"receiver without stream":   {ReceiverRole, gateway, "receiver needs receiver_stream"},
+		"receiver without sink":     {ReceiverRole, receiverBlock, "receiver has no sink: it needs push_gateway, remote_write or gateway"},
+		"receiver, gateway unheard": {ReceiverRole, receiverBlock + "gateway: {}", "c.yaml:2: the gateway has no address"},
+		"receiver, remote write":    {ReceiverRole, receiverBlock + "remote_write: [{url: 'http://a'}]", "c.yaml:2: remote_write: remote write is not in this build yet"},
+		"receiver, second block":    {ReceiverRole, gateway + "receiver_stream:\n- {urls: nats://a, stream: a}\n- {urls: nats://b, cluster_id: b}\n", "c.yaml:5: receiver_stream[1].cluster_id"},
+		"standalone":                {StandaloneRole, jobs + "monitor_port: 9797", ""},
+		"standalone, tls":           {StandaloneRole, jobs + "monitor_port: 9797\ntls: {scheme: manual}", ""},
+		"standalone of nothing":     {StandaloneRole, "push_gateway: {url: 'http://a'}", "standalone has nothing to scrape"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := parse(t, c.text)
+			_, _, err := whole.ForRole(c.role)
+			switch {
+			case c.want == "" && err != nil:
+				t.Errorf("error %v", err)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestStandaloneDefaults(t *testing.T) {
+	whole := parse(t, "monitor_port: 9797")
+	c, _, err := whole.ForRole(StandaloneRole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Gateway == nil || c.Embedded == nil || c.Embedded.Directory == "" {
+		t.Errorf("standalone without gateway or stream: %+v", c)
+	}
+	if whole.Gateway != nil || whole.Embedded != nil {
+		t.Error("ForRole changed the configuration it was asked of")
+	}
+}
+
+func TestRoleWarnings(t *testing.T) {
+	_, warnings, err := parse(t, "identity: localhost.localdomain\nmanagement: {brokers: [a]}\nmonitor_port: 1\n"+pollerBlock).ForRole(PollerRole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(warnings) != 2 || warnings[0].String() != "c.yaml:2: management: management is not in this build yet; the block is ignored" || warnings[1].Line != 1 {
+		t.Errorf("warnings %v", warnings)
+	}
+}
+
+func TestFrozen(t *testing.T) {
+	a := parse(t, "identity: a\n"+pollerBlock+"jobs: {a: {targets: [{url: 'http://a'}]}}")
+	b := parse(t, "identity: b\n\n"+pollerBlock+"scrape_interval: 5s\nmonitor_port: 1")
+	if got := strings.Join(a.Frozen(b), " "); got != "identity poller_stream monitor_port" {
+		t.Errorf("frozen keys that changed: %s", got)
+	}
+	c := parse(t, "\nidentity: a\n"+pollerBlock+"jobs: {b: {targets: [{url: 'http://a'}]}}")
+	if got := a.Frozen(c); got != nil {
+		t.Errorf("%v counted as changed", got)
+	}
+}
