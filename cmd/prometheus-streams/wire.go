@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	oklog "github.com/oklog/run"
+
+	"github.com/choria-io/prometheus-streams/internal/config"
+	"github.com/choria-io/prometheus-streams/internal/stream/embedded"
+	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
+)
+
+// The files wire*.go are the only ones that know both the configuration and the rooms. A house is put up room by room,
+// runs until the first actor ends or the context does, and is taken down in reverse.
+
+// drainFor is how long a stopping poller goes on sending what it made.
+const drainFor = 4 * time.Second
+
+// house is a process being put together.
+type house struct {
+	env     *environment
+	cfg     *config.Config
+	group   oklog.Group
+	closers []func()
+	web     webParts
+}
+
+func runPoller(ctx context.Context, env *environment) error {
+	return live(ctx, env, func(h *house) error {
+		conn, err := h.connect(ctx, h.cfg.PollerStream, "poller", nil)
+		if err != nil {
+			return err
+		}
+		return h.edge(conn)
+	})
+}
+
+func runReceiver(ctx context.Context, env *environment) error {
+	return live(ctx, env, func(h *house) error {
+		blocks, err := h.blocks(ctx)
+		if err != nil {
+			return err
+		}
+		return h.centre(blocks)
+	})
+}
+
+func runStandalone(ctx context.Context, env *environment) error {
+	return live(ctx, env, func(h *house) error {
+		server, err := embedded.Start(embedded.Options{
+			Directory: h.cfg.Embedded.Directory, Listen: h.cfg.Embedded.Listen, MaxBytes: int64(h.cfg.Embedded.MaxBytes),
+			Logger: env.Logger,
+		})
+		if err != nil {
+			return err
+		}
+		h.closers = append(h.closers, func() { _ = server.Close() })
+		s := standaloneStream(h.cfg)
+		conn, err := h.connect(ctx, &s.Stream, "standalone", server)
+		if err != nil {
+			return err
+		}
+		b, err := newBlock(conn, s, h.streamConfig(&s.Stream, true))
+		if err != nil {
+			return err
+		}
+		if err := h.centre([]*block{b}); err != nil {
+			return err
+		}
+		if err := h.edge(conn); err != nil {
+			return err
+		}
+		return h.announce()
+	})
+}
+
+// live puts a house up, lets it live until ctx ends, and takes it down.
+func live(ctx context.Context, env *environment, build func(*house) error) error {
+	h := &house{env: env, cfg: env.Config}
+	defer h.close()
+	if err := h.listen(); err != nil {
+		return err
+	}
+	if err := build(h); err != nil {
+		return err
+	}
+	if err := h.serve(); err != nil {
+		return err
+	}
+	h.actor(func(actx context.Context) error {
+		select {
+		case <-ctx.Done():
+		case <-actx.Done():
+		}
+		return nil
+	})
+	return h.group.Run()
+}
+
+// actor adds something that runs until its context ends. The first to return ends all others.
+func (h *house) actor(run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	h.group.Add(func() error { return run(ctx) }, func(error) { cancel() })
+}
+
+// close closes what was opened, the last first.
+func (h *house) close() {
+	for i := len(h.closers) - 1; i >= 0; i-- {
+		h.closers[i]()
+	}
+}
+
+// connect opens a connection to NATS, which goes on trying for as long as the process lives.
+func (h *house) connect(ctx context.Context, s *config.Stream, role string, server jetstream.InProcess) (*jetstream.Conn, error) {
+	o, err := natsOptions(s)
+	if err != nil {
+		return nil, err
+	}
+	o.InProcess = server
+	o.Name = clientName(h.cfg, role)
+	o.Logger, o.Registerer = h.env.Logger, h.env.Registry
+	conn, err := jetstream.Connect(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s_stream: %w", role, err)
+	}
+	h.closers = append(h.closers, conn.Close)
+	return conn, nil
+}
+
+func clientName(c *config.Config, role string) string {
+	return "prometheus-streams " + role + " " + c.Identity
+}

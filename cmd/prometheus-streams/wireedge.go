@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/config"
+	"github.com/choria-io/prometheus-streams/internal/exposition"
+	"github.com/choria-io/prometheus-streams/internal/forward"
+	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/poller"
+	"github.com/choria-io/prometheus-streams/internal/scrape"
+	"github.com/choria-io/prometheus-streams/internal/spool"
+	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
+	"github.com/choria-io/prometheus-streams/internal/target"
+)
+
+const (
+	// lane is the only one for now.
+	lane = "live"
+	// memorySpool bounds what waits in memory for the stream.
+	memorySpool = 64 << 20
+)
+
+// edge adds the poller, its spool and the forwarder, which takes what is in the spool to conn's stream.
+func (h *house) edge(conn *jetstream.Conn) error {
+	subjects := stream.Subjects{Topic: conn.Topic()}
+	memory := spool.NewMemory(spool.MemoryOptions{
+		MaxBytes: min(int64(h.cfg.Spool.MaxSize), memorySpool), Refuse: h.cfg.Spool.WhenFull == "stop_scraping",
+		Logger: h.env.Logger, Registerer: h.env.Registry,
+	})
+	p, err := h.poller(memory, subjects)
+	if err != nil {
+		return err
+	}
+	publisher, err := conn.Publisher(jetstream.PublisherOptions{Subjects: []string{
+		subjects.Frames(h.cfg.Identity, lane), subjects.Schema(h.cfg.Identity, frame.SchemaID{}),
+	}})
+	if err != nil {
+		return err
+	}
+	forwarder := forward.New(forward.Config{
+		Spool: memory, Publisher: publisher, BytesPerSecond: int64(h.cfg.Spool.ForwardLimit),
+		Logger: h.env.Logger, Registerer: h.env.Registry,
+	})
+	h.actor(func(ctx context.Context) error { return runEdge(ctx, h.env, p, memory, forwarder) })
+	h.web.poller, h.web.edge = p, conn
+	return nil
+}
+
+// runEdge runs poller and forwarder; at the end the forwarder has a while to send what the poller made last.
+func runEdge(ctx context.Context, env *environment, p *poller.Poller, memory *spool.Memory, f *forward.Forwarder) error {
+	fctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	forwarded := make(chan error, 1)
+	go func() { forwarded <- f.Run(fctx) }()
+	if err := p.Run(ctx); err != nil {
+		return fmt.Errorf("poller: %w", err)
+	}
+	if err := memory.Close(); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	defer time.AfterFunc(drainFor, stop).Stop()
+	if err := <-forwarded; err != nil {
+		return fmt.Errorf("forwarder: %w", err)
+	}
+	if records, _, samples := memory.Held(); records > 0 {
+		env.Logger.Error("the stream did not take everything in time; what waited in memory is lost", "count", records, "limit", samples)
+	}
+	return nil
+}
+
+// poller makes the poller with the targets of the configuration, which a reload changes.
+func (h *house) poller(memory *spool.Memory, subjects stream.Subjects) (*poller.Poller, error) {
+	c := h.cfg
+	targets, err := targetsOf(c)
+	if err != nil {
+		return nil, err
+	}
+	client, err := scrape.NewClient()
+	if err != nil {
+		return nil, err
+	}
+	limits := frame.DefaultLimits()
+	options := scrape.Options{
+		Client: client, Schemas: exposition.NewSchemas(), Buffers: &scrape.Buffers{}, Version: h.env.Version,
+		Self: h.env.Registry, Limits: &limits,
+	}
+	s := &bundleSpool{memory: memory, subjects: subjects, publisher: c.Identity}
+	pc := poller.Config{
+		Publisher: c.Identity, Lane: lane, Spool: s, Live: s.live,
+		NewScraper:  func(t *target.Target) (poller.Scraper, error) { return scrape.New(t, options) },
+		Encoder:     frame.EncoderOptions{KeyframeMaxAge: time.Duration(c.Poller.KeyframeInterval)},
+		FlushSize:   int(c.Poller.FlushSize),
+		Concurrency: c.Poller.ScrapeConcurrency,
+		Seed:        target.Seed(c.Identity),
+		StopTimeout: drainFor,
+		Logger:      h.env.Logger, Registerer: h.env.Registry,
+	}
+	if c.Poller.FlushAge != nil {
+		pc.FlushAge = time.Duration(*c.Poller.FlushAge)
+	}
+	p := poller.New(pc)
+	p.Update(targets)
+	h.env.OnReload(func(next *config.Config) error {
+		targets, err := targetsOf(next)
+		if err != nil {
+			return err
+		}
+		p.Update(targets)
+		return nil
+	})
+	return p, nil
+}
+
+// targetsOf lists what a configuration wants scraped: its jobs, and the process itself if it serves its metrics.
+func targetsOf(c *config.Config) ([]*target.Target, error) {
+	s := target.Schedule{Interval: time.Duration(c.ScrapeInterval), Timeout: time.Duration(c.ScrapeTimeout)}
+	var out []*target.Target
+	for _, job := range c.Jobs {
+		for _, t := range job.Targets {
+			made, err := target.FromJob(job.Name, t.Name, string(t.URL), s, c.Labels())
+			if err != nil {
+				return nil, fmt.Errorf("%s:%d: %w", c.File, t.Line, err)
+			}
+			made.SampleLimit = c.Poller.SampleLimit
+			out = append(out, made)
+		}
+	}
+	if address := c.ListenAddress(); address != "" {
+		self, err := target.FromSelf(c.Identity, "http://"+address+"/metrics", s, c.Labels())
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, self)
+	}
+	return out, nil
+}
+
+// bundleSpool gives a poller's bundles the subjects under which the spool keeps them.
+type bundleSpool struct {
+	memory    *spool.Memory
+	subjects  stream.Subjects
+	publisher string
+}
+
+// Append puts a bundle and the schemas that the spool does not have into the spool.
+func (s *bundleSpool) Append(b poller.Bundle) error {
+	r := spool.Record{
+		Subject: s.subjects.Frames(s.publisher, lane), Message: b.Message, Frames: b.Frames, Samples: b.Samples,
+	}
+	var missing []spool.Schema
+	for _, schema := range b.Schemas {
+		id := schema.ID.String()
+		r.Schemas = append(r.Schemas, id)
+		if !s.memory.Has(id) {
+			missing = append(missing, spool.Schema{
+				ID: id, Subject: s.subjects.Schema(s.publisher, schema.ID), Message: schema.Marshal(),
+			})
+		}
+	}
+	return s.memory.Append(r, missing...)
+}
+
+// live says which schemas the poller uses at present.
+func (s *bundleSpool) live(ids []frame.SchemaID) {
+	list := make([]string, len(ids))
+	for i, id := range ids {
+		list[i] = id.String()
+	}
+	s.memory.SetLive(list)
+}
