@@ -3,8 +3,8 @@
 CACHE   := $(CURDIR)/.cache
 BIN     := $(CACHE)/bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-PKG     := github.com/choria-io/prometheus-streams
-LDFLAGS := -s -w -X main.version=$(VERSION)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/prometheus/common/version.Version=$(VERSION) -X github.com/prometheus/common/version.Revision=$(REVISION)
 GOFLAGS_BUILD := -trimpath -ldflags '$(LDFLAGS)'
 FUZZTIME ?= 20s
 

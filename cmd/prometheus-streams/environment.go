@@ -67,7 +67,7 @@ func (e *environment) reload() error {
 	if err != nil {
 		return err
 	}
-	if frozen := e.current.Frozen(next); len(frozen) > 0 {
+	if frozen := e.current.Frozen(e.Role, next); len(frozen) > 0 {
 		return fmt.Errorf("reload configuration: %s changed, which needs a restart", strings.Join(frozen, ", "))
 	}
 	logWarnings(e.Logger, warnings)

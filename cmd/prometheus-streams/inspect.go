@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
 )
@@ -15,38 +16,43 @@ const maxMessage = 64 << 20
 
 // inspect are the flags of inspect.
 type inspect struct {
-	file   messageFile
+	files  messageFiles
 	stream bool
 	last   int
+	values bool
 }
 
-// messageFile is the name of a file, or -.
-type messageFile string
+// messageFiles are names of files, or -.
+type messageFiles []string
 
-func (m *messageFile) String() string { return string(*m) }
+func (m *messageFiles) String() string { return strings.Join(*m, " ") }
 
-// Set takes the argument; kingpin hands over - as "".
-func (m *messageFile) Set(name string) error {
+// Set takes one argument; kingpin hands over - as "".
+func (m *messageFiles) Set(name string) error {
 	if name == "" {
 		name = "-"
 	}
-	*m = messageFile(name)
+	*m = append(*m, name)
 	return nil
 }
 
+// IsCumulative tells kingpin that there may be several.
+func (m *messageFiles) IsCumulative() bool { return true }
+
 func inspectCommand(app *kingpin.Application) command {
 	f := &inspect{}
-	clause := app.Command("inspect", "Print messages as readable text: one from a file, or the last ones of the stream.")
-	clause.Arg("file", "File with one message; - is standard input.").SetValue(&f.file)
+	clause := app.Command("inspect", "Print messages as readable text: those in files, or the last ones of the stream.")
+	clause.Arg("file", "Files with one message each; - is standard input. A schema goes before the bundles that need it.").SetValue(&f.files)
 	clause.Flag("stream", "Read from the stream of the configuration.").BoolVar(&f.stream)
 	clause.Flag("last", "How many messages of the stream.").Default("1").PlaceHolder("N").IntVar(&f.last)
+	clause.Flag("values", "Print every sample too.").BoolVar(&f.values)
 	return command{clause, f.run}
 }
 
-// run exits with 0 if the message could be read, 1 if it is none of ours or damaged, 2 if there is none to read.
+// run exits with 0 if the messages could be read, 1 if it is none of ours or damaged, 2 if there is none to read.
 func (f *inspect) run(c *cli) int {
 	switch {
-	case f.stream == (f.file != ""):
+	case f.stream == (len(f.files) > 0):
 		_, _ = fmt.Fprintln(c.stderr, "prometheus-streams: inspect takes a FILE (or -), or --stream")
 		return exitUsage
 	case f.stream && f.last < 1:
@@ -55,22 +61,25 @@ func (f *inspect) run(c *cli) int {
 	case f.stream:
 		return f.fromStream(c)
 	}
-	data, err := f.read(c.stdin)
-	if err != nil {
-		_, _ = fmt.Fprintln(c.stderr, err)
-		return exitUnreadable
-	}
-	if err := dumpMessage(c.stdout, data); err != nil {
-		_, _ = fmt.Fprintln(c.stderr, err)
-		return exitProblems
+	out := newMessages(c.stdout, f.values, nil)
+	for _, name := range f.files {
+		data, err := readMessage(name, c.stdin)
+		if err != nil {
+			_, _ = fmt.Fprintln(c.stderr, err)
+			return exitUnreadable
+		}
+		if err := out.dump(data); err != nil {
+			_, _ = fmt.Fprintf(c.stderr, "%s: %s\n", name, err)
+			return exitProblems
+		}
 	}
 	return exitOK
 }
 
-func (f *inspect) read(stdin io.Reader) ([]byte, error) {
+func readMessage(name string, stdin io.Reader) ([]byte, error) {
 	in := stdin
-	if f.file != "-" {
-		file, err := os.Open(string(f.file))
+	if name != "-" {
+		file, err := os.Open(name)
 		if err != nil {
 			return nil, fmt.Errorf("read message: %w", err)
 		}

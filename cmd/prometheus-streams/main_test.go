@@ -35,7 +35,14 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "waitfor": waitFor},
+		Setup: func(env *testscript.Env) error {
+			dir := filepath.Join(env.WorkDir, "golden")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				return err
+			}
+			return writeGolden(dir)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "waitfor": waitFor},
 	})
 }
 

@@ -14,31 +14,30 @@ import (
 // maxBody bounds the uncompressed body of a message of format 1.
 const maxBody = 256 << 20
 
-// dumpMessage prints one message of the stream, whichever format it has, as text. An error means that the message is
-// none of ours or damaged; what could be read of it was printed.
-func dumpMessage(w io.Writer, data []byte) error {
-	if start := bytes.TrimLeft(data, " \t\r\n"); len(start) > 0 && start[0] == '{' {
-		return dumpFormat1(w, data)
-	}
-	return dumpBundle(w, data)
+// messages prints messages of the stream, whichever format they have, as text. Frames that build on others are decoded if
+// the messages come in their order, and with their schemas if those came before or schema finds them.
+type messages struct {
+	w      io.Writer
+	dumper *frame.Dumper
 }
 
-// dumpBundle prints what a bundle says of itself and of its frames.
-func dumpBundle(w io.Writer, data []byte) error {
-	b, err := frame.ParseBundle(data, frame.DefaultLimits())
-	if err != nil {
-		return err
-	}
-	_, _ = fmt.Fprintf(w, "bundle, %d bytes\n  publisher  %q\n  lane       %q\n  epoch      %x\n  seq        %d\n", len(data), b.Publisher, b.Lane, b.Epoch, b.Seq)
-	for f, err := range b.Frames() {
-		if err != nil {
-			return err
-		}
-		_, _ = fmt.Fprintf(w, "  frame      type %d, target %d, position %d, time %s, %d bytes\n",
-			f.Type, f.Target, f.Position, time.UnixMilli(f.Time).UTC().Format(time.RFC3339Nano), len(f.Body))
-	}
-	return nil
+// newMessages prints to w, with values each sample on a line of its own. schema may be nil.
+func newMessages(w io.Writer, values bool, schema func(frame.SchemaID) (*frame.Schema, error)) *messages {
+	d := frame.NewDumper(w, frame.DefaultLimits(), schema)
+	d.Values = values
+	return &messages{w: w, dumper: d}
 }
+
+// dump prints one message. An error means that it is none of ours or damaged; what could be read of it was printed.
+func (m *messages) dump(data []byte) error {
+	if start := bytes.TrimLeft(data, " \t\r\n"); len(start) > 0 && start[0] == '{' {
+		return dumpFormat1(m.w, data)
+	}
+	return m.dumper.Message(data)
+}
+
+// dumpMessage prints one message that stands alone.
+func dumpMessage(w io.Writer, data []byte) error { return newMessages(w, false, nil).dump(data) }
 
 // dumpFormat1 prints a JSON message as 1.0 published it.
 func dumpFormat1(w io.Writer, data []byte) error {

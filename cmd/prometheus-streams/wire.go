@@ -66,13 +66,17 @@ func runStandalone(ctx context.Context, env *environment) error {
 		if err != nil {
 			return err
 		}
+		if err := b.ready(ctx, env.Logger); err != nil {
+			return err
+		}
 		if err := h.centre([]*block{b}); err != nil {
 			return err
 		}
 		if err := h.edge(conn); err != nil {
 			return err
 		}
-		return h.announce()
+		h.announce()
+		return nil
 	})
 }
 
@@ -86,9 +90,7 @@ func live(ctx context.Context, env *environment, build func(*house) error) error
 	if err := build(h); err != nil {
 		return err
 	}
-	if err := h.serve(); err != nil {
-		return err
-	}
+	h.serve()
 	h.actor(func(actx context.Context) error {
 		select {
 		case <-ctx.Done():

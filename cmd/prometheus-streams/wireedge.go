@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 const (
 	// lane is the only one for now.
 	lane = "live"
+	// stopFor is how long scrapes that run may go on when the process stops.
+	stopFor = 3 * time.Second
 	// memorySpool bounds what waits in memory for the stream.
 	memorySpool = 64 << 20
 )
@@ -67,7 +70,7 @@ func runEdge(ctx context.Context, env *environment, p *poller.Poller, memory *sp
 		return fmt.Errorf("forwarder: %w", err)
 	}
 	if records, _, samples := memory.Held(); records > 0 {
-		env.Logger.Error("the stream did not take everything in time; what waited in memory is lost", "count", records, "limit", samples)
+		env.Logger.Error(fmt.Sprintf("the stream did not take everything in time: %d bundles with %d samples that waited in memory are lost", records, samples))
 	}
 	return nil
 }
@@ -96,7 +99,7 @@ func (h *house) poller(memory *spool.Memory, subjects stream.Subjects) (*poller.
 		FlushSize:   int(c.Poller.FlushSize),
 		Concurrency: c.Poller.ScrapeConcurrency,
 		Seed:        target.Seed(c.Identity),
-		StopTimeout: drainFor,
+		StopTimeout: stopFor,
 		Logger:      h.env.Logger, Registerer: h.env.Registry,
 	}
 	if c.Poller.FlushAge != nil {
@@ -161,7 +164,11 @@ func (s *bundleSpool) Append(b poller.Bundle) error {
 			})
 		}
 	}
-	return s.memory.Append(r, missing...)
+	err := s.memory.Append(r, missing...)
+	if errors.Is(err, spool.ErrFull) {
+		return fmt.Errorf("%w: %w", poller.ErrSpoolFull, err)
+	}
+	return err
 }
 
 // live says which schemas the poller uses at present.

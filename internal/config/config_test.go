@@ -275,7 +275,7 @@ func TestAliasesAreBounded(t *testing.T) {
 	}
 	start := time.Now()
 	_, _, err := Parse("c.yaml", []byte(b.String()))
-	if err == nil || !strings.Contains(err.Error(), "more than 2000000 values") {
+	if err == nil || !strings.Contains(err.Error(), "more than 1000000 values") {
 		t.Errorf("after %s: %v", time.Since(start), err)
 	}
 }

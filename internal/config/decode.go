@@ -31,7 +31,7 @@ type decoder struct {
 }
 
 // maxVisited bounds the values of one file, each use of an alias counted.
-const maxVisited = 2_000_000
+const maxVisited = 1_000_000
 
 // items are the children of a mapping or list.
 func (d *decoder) items(n *yaml.Node) []*yaml.Node {

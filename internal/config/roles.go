@@ -15,9 +15,11 @@ const (
 	StandaloneRole Role = "standalone"
 )
 
-// polls and receives tell which halves of the work a role has; standalone has both.
-func (r Role) polls() bool    { return r != ReceiverRole }
-func (r Role) receives() bool { return r != PollerRole }
+// Polls tells whether a role scrapes.
+func (r Role) Polls() bool { return r != ReceiverRole }
+
+// Receives tells whether a role delivers; standalone does both.
+func (r Role) Receives() bool { return r != PollerRole }
 
 // Roles that the file is meant for: those whose stream block it has, or standalone.
 func (c *Config) Roles() []Role {
@@ -48,10 +50,10 @@ func (c *Config) ForRole(role Role) (*Config, []Warning, error) {
 		}
 	}
 	var e Errors
-	if role.polls() {
+	if role.Polls() {
 		out.needsOfPoller(role, &e)
 	}
-	if role.receives() {
+	if role.Receives() {
 		out.needsOfReceiver(role, &e)
 	}
 	for _, missing := range out.NotYet(role) {
@@ -93,7 +95,7 @@ func (c *Config) receiverPath(i int) string {
 func (c *Config) NotYet(role Role) []*Error {
 	var out []*Error
 	add := func(path, what string) { out = append(out, c.notYet(path, what)) }
-	if role.polls() {
+	if role.Polls() {
 		if len(c.ScrapeConfigs) > 0 {
 			add("scrape_configs", "service discovery with Prometheus' scrape_configs")
 		}
@@ -101,10 +103,10 @@ func (c *Config) NotYet(role Role) []*Error {
 			add("scrape_config_files", "service discovery with Prometheus' scrape_configs")
 		}
 	}
-	if role.receives() && len(c.RemoteWrite) > 0 {
+	if role.Receives() && len(c.RemoteWrite) > 0 {
 		add("remote_write", "remote write")
 	}
-	if role.polls() && c.Spool.Order == "fresh_first" {
+	if role.Polls() && c.Spool.Order == "fresh_first" {
 		add("spool.order", "sending the newest first")
 	}
 	return append(out, c.StreamsNotYet(role)...)
@@ -164,7 +166,7 @@ func (c *Config) warningsOf(role Role) []Warning {
 	if role == StandaloneRole && c.ReceiverStreams != nil {
 		add("receiver_stream", "standalone has a stream of its own; the block is ignored")
 	}
-	if role.polls() && c.Spool.DirectorySet {
+	if role.Polls() && c.Spool.DirectorySet {
 		add("spool.directory", "the spool on disk is not in this build yet; what waits for the stream is kept in memory")
 	}
 	if name, _, _ := strings.Cut(c.Identity, "."); role == PollerRole && strings.EqualFold(name, "localhost") {
@@ -173,22 +175,28 @@ func (c *Config) warningsOf(role Role) []Warning {
 	return out
 }
 
-// Frozen lists the keys that differ in next and cannot change while a process runs.
-func (c *Config) Frozen(next *Config) []string {
+// Frozen lists the keys that the role uses, that differ in next and that cannot change while a process runs.
+func (c *Config) Frozen(role Role, next *Config) []string {
 	var out []string
-	differ := func(key string, a, b any) {
-		if !reflect.DeepEqual(a, b) {
+	differ := func(used bool, key string, a, b any) {
+		if used && !reflect.DeepEqual(a, b) {
 			out = append(out, key)
 		}
 	}
-	differ("identity", c.Identity, next.Identity)
-	differ("poller_stream", c.PollerStream, next.PollerStream)
-	differ("receiver_stream", c.ReceiverStreams, next.ReceiverStreams)
-	differ("spool", c.Spool, next.Spool)
-	differ("embedded", c.Embedded, next.Embedded)
-	differ("receiver", c.Receiver, next.Receiver)
-	differ("monitor_port", c.MonitorPort, next.MonitorPort)
-	differ("web", c.Web, next.Web)
-	differ("tls", c.TLS, next.TLS)
+	differ(true, "identity", c.Identity, next.Identity)
+	differ(true, "monitor_port", c.MonitorPort, next.MonitorPort)
+	differ(true, "web", c.Web, next.Web)
+	differ(true, "tls", c.TLS, next.TLS)
+	differ(role == PollerRole, "poller_stream", c.PollerStream, next.PollerStream)
+	differ(role == ReceiverRole, "receiver_stream", c.ReceiverStreams, next.ReceiverStreams)
+	differ(role == StandaloneRole, "embedded", c.Embedded, next.Embedded)
+	before, after := c.Poller, next.Poller
+	before.SampleLimit, after.SampleLimit = 0, 0 // goes with the targets
+	differ(role.Polls(), "poller", before, after)
+	differ(role.Polls(), "spool", c.Spool, next.Spool)
+	differ(role.Receives(), "max_age", c.MaxAge, next.MaxAge)
+	differ(role.Receives(), "receiver", c.Receiver, next.Receiver)
+	differ(role.Receives(), "push_gateway", c.PushGateway, next.PushGateway)
+	differ(role.Receives(), "gateway", c.Gateway, next.Gateway)
 	return out
 }

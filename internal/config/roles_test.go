@@ -72,13 +72,21 @@ func TestRoleWarnings(t *testing.T) {
 }
 
 func TestFrozen(t *testing.T) {
-	a := parse(t, "identity: a\n"+pollerBlock+"jobs: {a: {targets: [{url: 'http://a'}]}}")
-	b := parse(t, "identity: b\n\n"+pollerBlock+"scrape_interval: 5s\nmonitor_port: 1")
-	if got := strings.Join(a.Frozen(b), " "); got != "identity poller_stream monitor_port" {
-		t.Errorf("frozen keys that changed: %s", got)
-	}
-	c := parse(t, "\nidentity: a\n"+pollerBlock+"jobs: {b: {targets: [{url: 'http://a'}]}}")
-	if got := a.Frozen(c); got != nil {
-		t.Errorf("%v counted as changed", got)
+	base := "identity: a\n" + pollerBlock + "jobs: {a: {targets: [{url: 'http://a'}]}}\npush_gateway: {url: 'http://a', timeout: 5s, basic_auth: {username: a, password: b}}\n"
+	for _, c := range []struct {
+		role       Role
+		text, want string
+	}{
+		{PollerRole, "\n" + strings.ReplaceAll(base, "http://a'}]", "http://b'}]") + "scrape_interval: 5s\ndebug: true\npoller: {sample_limit: 5}\ngateway: {}", ""},
+		{PollerRole, "monitor_port: 1\nspool: {max_size: 5}\n" + strings.Replace(base, "METRICS", "OTHER", 1), "monitor_port poller_stream spool"},
+		{PollerRole, base + "poller: {flush_size: 5}", "poller"},
+		{ReceiverRole, base + "gateway: {}\nmax_age: 5", "max_age gateway"},
+		{ReceiverRole, strings.Replace(base, "password: b", "password: c", 1), "push_gateway"},
+		{ReceiverRole, strings.Replace(base, "METRICS", "OTHER", 1), ""},
+		{StandaloneRole, base + "embedded: {directory: x}\nreceiver: {publishers: [a]}", "embedded receiver"},
+	} {
+		if got := strings.Join(parse(t, base).Frozen(c.role, parse(t, c.text)), " "); got != c.want {
+			t.Errorf("%s: changed %q, want %q, in\n%s", c.role, got, c.want, c.text)
+		}
 	}
 }

@@ -97,7 +97,7 @@ func (c *Config) Files(role Role) error {
 		}
 	}
 	check("web.config_file", c.Web.ConfigFile)
-	if c.PushGateway != nil && role.receives() {
+	if c.PushGateway != nil && role.Receives() {
 		for path, file := range httpFiles(&c.PushGateway.HTTP) {
 			check("push_gateway."+path, file)
 		}

@@ -46,14 +46,14 @@ func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 // age gives how long each series of the schema has been absent, nil if none is, and whether one has to leave.
 func (l *Layout) age(n int) (missed []uint8, expired bool) {
 	for i, present := range l.pass.present[:n] {
-		if present {
+		if present == sampled {
 			continue
 		}
 		if missed == nil {
 			missed = make([]uint8, n)
 		}
 		missed[i] = 1
-		if l.missed != nil {
+		if l.missed != nil && present != named {
 			missed[i] += l.missed[i]
 		}
 		expired = expired || missed[i] > keepAbsent
@@ -184,7 +184,7 @@ func (l *Layout) replace(order, place, families []int32, missed []uint8) {
 		stamps = make([]int64, len(order))
 	}
 	l.missed = nil
-	present := make([]bool, len(order))
+	present := make([]presence, len(order))
 	for i, s := range order {
 		l.column.Values[i], l.column.Mantissas[i], l.column.Exponents[i] = from.Values[s], from.Mantissas[s], from.Exponents[s]
 		if stamps != nil {
@@ -218,7 +218,7 @@ func (l *Layout) presence() {
 	n := len(l.catalog.schema.Series)
 	l.column.Absent = nil
 	for i, present := range l.pass.present[:n] {
-		if present {
+		if present == sampled {
 			continue
 		}
 		if l.column.Absent == nil {

@@ -38,6 +38,12 @@ func (f Format) ContentType() string {
 	return f.contentType
 }
 
+// OpenMetrics tells whether it is OpenMetrics; else it is the text format.
+func (f Format) OpenMetrics() bool { return f.openMetrics }
+
+// Escaping is how names outside of the old character set are written.
+func (f Format) Escaping() model.EscapingScheme { return f.scheme() }
+
 // scheme is how names are escaped.
 func (f Format) scheme() model.EscapingScheme {
 	if f.contentType == "" {

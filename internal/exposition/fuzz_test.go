@@ -2,6 +2,7 @@ package exposition
 
 import (
 	"bytes"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,8 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
+
+	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
 const textType = "text/plain; version=0.0.4"
@@ -154,4 +157,107 @@ func edit(b, first []byte, op, x, y byte) []byte {
 		lines = lines[:i]
 	}
 	return bytes.Join(lines, nil)
+}
+
+// FuzzWriter writes what a body gave and reads it again, in both formats.
+func FuzzWriter(f *testing.F) {
+	for i, b := range seedBodies() {
+		f.Add([]byte(b), i%2 == 0)
+	}
+	f.Fuzz(func(t *testing.T, body []byte, open bool) {
+		rules := Rules{Target: labels.FromStrings("job", "j"), HonorLabels: true, HonorTimestamps: true}
+		p, err := NewLayout(rules, NewSchemas()).Parse(bytes.Clone(body), textType)
+		if err != nil {
+			return
+		}
+		accept, contentType := acceptText, textType
+		if open {
+			accept, contentType = acceptOpenMetrics, openMetricsType
+		}
+		var b bytes.Buffer
+		w := NewWriter(&b, Negotiate(accept))
+		want, types := writeParsed(t, w, p, rules.Target)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if b.Len() == 0 {
+			return
+		}
+		again, err := NewLayout(rules, NewSchemas()).Parse(b.Bytes(), contentType)
+		if err != nil {
+			t.Fatalf("what was written cannot be read: %v\n%s", err, b.Bytes())
+		}
+		got := map[string]Sample{}
+		for i, s := range allSamples(again, rules.Target) {
+			got[s.Labels.String()] = s
+			name := s.Labels.Get(model.MetricNameLabel)
+			want := types[name]
+			if open && want == model.MetricTypeCounter && !strings.HasSuffix(name, "_total") {
+				want = model.MetricTypeUnknown
+			}
+			x := again.Schema.Series[i].Family
+			if want != "" && (x < 0 || again.Schema.Families[x].Type != want) {
+				t.Errorf("%s has family %d, want type %s\n%s", s.Labels, x, want, b.Bytes())
+			}
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%d samples, want %d\n%s", len(got), len(want), b.Bytes())
+		}
+		for k, x := range want {
+			if y, ok := got[k]; !ok || math.Float64bits(y.Value) != math.Float64bits(x.Value) || y.Timestamp != x.Timestamp && (!open || x.Timestamp < 1<<50) {
+				t.Errorf("%s is %+v, want %+v", k, y, x)
+			}
+		}
+	})
+}
+
+// writeParsed writes all families of an exposition. It gives the samples and the types of those with a family.
+func writeParsed(t testing.TB, w *Writer, p Parsed, target labels.Labels) (map[string]Sample, map[string]model.MetricType) {
+	t.Helper()
+	want, types := map[string]Sample{}, map[string]model.MetricType{}
+	all := allSamples(p, target)
+	byName := map[string]int{}
+	groups, families := [][]Sample{}, []frame.Family{}
+	for i, s := range all {
+		if s.Labels.IsEmpty() {
+			continue
+		}
+		want[s.Labels.String()] = s
+		name := s.Labels.Get(model.MetricNameLabel)
+		family := frame.Family{Name: name}
+		if x := p.Schema.Series[i].Family; x >= 0 {
+			family = p.Schema.Families[x]
+			types[name] = family.Type
+			name = "family " + family.Name
+		}
+		g, ok := byName[name]
+		if !ok {
+			g = len(groups)
+			byName[name] = g
+			groups, families = append(groups, nil), append(families, family)
+		}
+		groups[g] = append(groups[g], s)
+	}
+	for g := range groups {
+		if err := w.Family(families[g], groups[g]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return want, types
+}
+
+// allSamples gives a sample for each series, an empty one for those that are absent.
+func allSamples(p Parsed, target labels.Labels) []Sample {
+	b := labels.NewBuilder(labels.EmptyLabels())
+	all := make([]Sample, len(p.Schema.Series))
+	for i := range all {
+		if p.Column.Absent.Has(i) {
+			continue
+		}
+		all[i] = Sample{p.Schema.SeriesLabels(i, target, b), p.Column.Values[i], frame.NoTimestamp}
+		if p.Column.Timestamps != nil {
+			all[i].Timestamp = p.Column.Timestamps[i]
+		}
+	}
+	return all
 }

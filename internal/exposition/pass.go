@@ -16,8 +16,8 @@ type pass struct {
 	tail  []byte
 	// seen says for each line of the old skeleton that its key was there; only the first line of a key counts.
 	seen []bool
-	// present says for each series that it has a sample.
-	present []bool
+	// present says for each series whether it has a sample, or at least a line.
+	present []presence
 	// fresh are the series that the schema lacks: their indices follow those of the schema.
 	fresh []freshSeries
 	// freshKeys finds in lines the first one of each key that the old skeleton lacks.
@@ -51,6 +51,15 @@ type pass struct {
 
 	scratch labels.ScratchBuilder
 }
+
+type presence uint8
+
+const (
+	// named: there is a line of the series, whose sample was not taken.
+	named presence = iota + 1
+	// sampled: the column has a sample of it.
+	sampled
+)
 
 type freshSeries struct {
 	labels labels.Labels
@@ -98,7 +107,7 @@ func (l *Layout) own(sk *skeleton, n int) {
 		series = len(l.catalog.schema.Series)
 	}
 	l.grow(series)
-	p.present = append(p.present, make([]bool, series)...)
+	p.present = append(p.present, make([]presence, series)...)
 	if sk != nil {
 		p.seen = append(p.seen, make([]bool, len(sk.lines))...)
 	}
@@ -119,7 +128,7 @@ func (l *Layout) own(sk *skeleton, n int) {
 		case ln.flags&repeated != 0:
 			p.skipped.Duplicates++
 		default:
-			p.present[ln.series] = true
+			p.present[ln.series] = sampled
 			p.anchor = ln.series
 			p.appended++
 		}
@@ -210,7 +219,7 @@ func (l *Layout) place(ls labels.Labels, n number) int32 {
 		return old + i
 	}
 	p.addFresh(ls, n.value)
-	p.present = append(p.present, false)
+	p.present = append(p.present, 0)
 	l.grow(int(old) + len(p.fresh))
 	return old + int32(len(p.fresh)-1)
 }
@@ -245,9 +254,10 @@ func (l *Layout) sample(series int32, again, cached bool, n number, ts int64) (f
 	p := &l.pass
 	if again {
 		flags |= repeated
-	} else if p.present[series] {
+	} else if p.present[series] != 0 {
 		p.aliased = true
 	}
+	p.present[series] = max(p.present[series], named)
 	taken := l.take(series, again, n, ts)
 	if !cached && taken && !p.limited {
 		p.added++
@@ -275,7 +285,7 @@ func (l *Layout) take(series int32, again bool, n number, ts int64) bool {
 		p.skipped.Ahead++
 		return false
 	}
-	if p.present[series] {
+	if p.present[series] == sampled {
 		p.skipped.Duplicates++
 		now, was := l.effective(ts), l.effective(l.stampOf(series))
 		if now == was {
@@ -285,7 +295,7 @@ func (l *Layout) take(series int32, again bool, n number, ts int64) bool {
 			return false
 		}
 	}
-	p.present[series] = true
+	p.present[series] = sampled
 	l.put(series, n)
 	l.stamp(series, ts)
 	return true

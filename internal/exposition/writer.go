@@ -237,7 +237,7 @@ func (w *Writer) sample(s *Sample) {
 	if s.Timestamp != frame.NoTimestamp {
 		b = append(b, ' ')
 		if w.format.openMetrics {
-			b = strconv.AppendFloat(b, float64(s.Timestamp)/1000, 'f', -1, 64)
+			b = strconv.AppendFloat(b, seconds(s.Timestamp), 'f', -1, 64)
 		} else {
 			b = strconv.AppendInt(b, s.Timestamp, 10)
 		}
@@ -255,6 +255,15 @@ func (w *Writer) flush(least int) {
 		_, w.err = w.w.Write(w.buf)
 	}
 	w.buf = w.buf[:0]
+}
+
+// seconds gives a time in seconds from which readers that cut off what is below a millisecond get the same one.
+func seconds(ms int64) float64 {
+	s := float64(ms) / 1000
+	if int64(s*1000) != ms {
+		s = math.Nextafter(s, math.Copysign(math.Inf(1), s))
+	}
+	return s
 }
 
 func appendValue(b []byte, v float64, openMetrics bool) []byte {

@@ -297,7 +297,7 @@ func (e *Encoder) appendTimes(dst []byte, timeMs int64, c *Column, base, st *sta
 	if e.groups == nil {
 		return dst, nil // not one row has a timestamp
 	}
-	if e.index == 0 {
+	if e.index == 0 || e.groups != base.groups && e.groups.count > len(c.Timestamps) { // most of them empty by now
 		e.groups, e.stamps = e.groups.renumber(e.stamps)
 	}
 	return appendTimestamps(dst, base.groups, e.groups, e.stamps, timeMs), e.groups

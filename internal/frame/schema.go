@@ -210,14 +210,12 @@ func sameHistogram(a, b labels.Labels) bool {
 
 // typeNumber is how a type stands on the wire.
 func typeNumber(t model.MetricType) byte {
-	for n := byte(1); ; n++ {
-		switch typeName(n) {
-		case t:
+	for n := byte(1); typeName(n) != model.MetricTypeUnknown; n++ {
+		if typeName(n) == t {
 			return n
-		case model.MetricTypeUnknown:
-			return 0
 		}
 	}
+	return 0
 }
 
 func typeName(n byte) model.MetricType {

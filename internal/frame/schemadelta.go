@@ -151,6 +151,9 @@ func (r *reader) origins(what string, n, limit int) origins {
 	}
 	o := make(origins, total)
 	r.ordinals(what, len(o), func(i int) { o[i] = -1 })
+	if r.err != nil {
+		return nil
+	}
 	old := 0
 	for i := range o {
 		if o[i] < 0 {
@@ -197,13 +200,11 @@ func (s *Schema) appendDelta(dst []byte, parent *Schema) []byte {
 			continue
 		}
 		x, y := &s.Series[i], &parent.Series[j]
-		same := sameBase(x, y)
+		same := y.Family < 0
 		if x.Family >= 0 {
-			same = same && families[x.Family] == int32(y.Family)
-		} else {
-			same = same && y.Family < 0
+			same = y.Family >= 0 && families[x.Family] == int32(y.Family)
 		}
-		if !same {
+		if !same || !sameBase(x, y) {
 			series[i] = -1 // goes and comes again
 		}
 	}

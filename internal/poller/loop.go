@@ -35,6 +35,7 @@ type loop struct {
 	def     *frame.Target
 	encoder *frame.Encoder
 	sent    bool   // any frame under this id
+	losing  bool   // the last scrape could not be encoded
 	losses  uint64 // of the bundler, as of the last frame
 	schema  *frame.Schema
 }
@@ -222,10 +223,14 @@ func (l *loop) deliver(f *frame.Frame, o outcome, at time.Time) {
 	m.compressTime.Observe(time.Since(begin).Seconds())
 	if err != nil {
 		m.lose(lostEncode, 1, samples)
-		l.p.log.Error("cannot encode a scrape: it is lost", "job", l.target.Job(), "instance", l.target.Instance(), "count", samples, "error", err)
+		if !l.losing {
+			l.p.log.Error("cannot encode the scrapes of a target: they are lost",
+				"job", l.target.Job(), "instance", l.target.Instance(), "count", samples, "error", err)
+		}
+		l.losing = true
 		return
 	}
-	l.sent = true
+	l.sent, l.losing = true, false
 	if f.Schema != nil && f.Schema != l.schema {
 		l.p.bundler.use(l.schema, f.Schema)
 		l.schema = f.Schema

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/choria-io/prometheus-streams/internal/exposition"
 )
@@ -46,29 +45,25 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, measured func() map[measuredTarget]measure) *metrics {
 	const ns = "prometheus_streams_poller_"
-	f := promauto.With(reg)
 	gauge := func(name, help string) prometheus.Gauge {
-		return f.NewGauge(prometheus.GaugeOpts{Name: ns + name, Help: help})
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: ns + name, Help: help})
 	}
 	counter := func(name, help string) prometheus.Counter {
-		return f.NewCounter(prometheus.CounterOpts{Name: ns + name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: ns + name, Help: help})
 	}
 	byReason := func(name, help string, reasons ...string) *prometheus.CounterVec {
-		v := f.NewCounterVec(prometheus.CounterOpts{Name: ns + name, Help: help}, []string{"reason"})
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: ns + name, Help: help}, []string{"reason"})
 		for _, r := range reasons {
 			v.WithLabelValues(r)
 		}
 		return v
 	}
-	if reg != nil {
-		reg.MustRegister(newTargetCollector(measured))
-	}
-	return &metrics{
+	m := &metrics{
 		jobs:    gauge("jobs", "Jobs that have targets."),
 		paused:  gauge("paused", "1 while the poller is paused."),
 		full:    gauge("spool_full", "1 while nothing is scraped because the spool is full."),
-		targets: f.NewGaugeVec(prometheus.GaugeOpts{Name: ns + "targets", Help: "Targets of a job."}, []string{"poller_job"}),
-		compressTime: f.NewSummary(prometheus.SummaryOpts{Name: ns + "compress_time",
+		targets: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: ns + "targets", Help: "Targets of a job."}, []string{"poller_job"}),
+		compressTime: prometheus.NewSummary(prometheus.SummaryOpts{Name: ns + "compress_time",
 			Help: "Seconds it took to encode a scrape.", Objectives: map[float64]float64{0.5: 0.05, 0.9: 0.01, 0.99: 0.001}}),
 		skipped: byReason("skipped_scrapes_total", "Scrapes that did not take place.", skipOverrun, skipPaused, skipSpool),
 		skippedSamples: byReason("skipped_samples_total", "What targets exposed and frames do not carry.",
@@ -81,9 +76,14 @@ func newMetrics(reg prometheus.Registerer, measured func() map[measuredTarget]me
 		samples:     counter("samples_total", "Samples put into bundles, those of scrape reports not counted."),
 		bundles:     counter("bundles_total", "Bundles made."),
 		bundleBytes: counter("bundle_bytes_total", "Bytes of the bundles made."),
-		bundleAge: f.NewHistogram(prometheus.HistogramOpts{Name: ns + "bundle_age_seconds",
+		bundleAge: prometheus.NewHistogram(prometheus.HistogramOpts{Name: ns + "bundle_age_seconds",
 			Help: "How long the oldest frame of a bundle waited for it.", Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5}}),
 	}
+	if reg != nil {
+		reg.MustRegister(newTargetCollector(measured), m.jobs, m.paused, m.full, m.targets, m.compressTime, m.skipped,
+			m.skippedSamples, m.lostFrames, m.lostSamples, m.frames, m.samples, m.bundles, m.bundleBytes, m.bundleAge)
+	}
+	return m
 }
 
 func (m *metrics) setJobs(targets map[string]int) {

@@ -261,9 +261,18 @@ func TestIDsAreNeverUsedAgain(t *testing.T) {
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Config{})
+		var targets []*target.Target
+		stopAt := time.Now()
+		for _, n := range []string{"finishes", "cut", "stuck"} {
+			g := tgt(t, n, time.Minute)
+			targets = append(targets, g)
+			if at := g.Next(time.Now(), 0).Add(time.Second); at.After(stopAt) {
+				stopAt = at
+			}
+		}
 		w.behave["finishes"] = func(ctx context.Context) (*frame.Frame, error) {
 			select {
-			case <-time.After(3 * time.Second):
+			case <-time.After(time.Until(stopAt.Add(3 * time.Second))):
 				return up(1), nil
 			case <-ctx.Done():
 				return nil, ctx.Err()
@@ -277,29 +286,11 @@ func TestStop(t *testing.T) {
 			time.Sleep(time.Hour)
 			return up(1), nil
 		}
-		var targets []*target.Target
-		last := time.Now()
-		for _, n := range []string{"finishes", "cut", "stuck"} {
-			g := tgt(t, n, time.Minute)
-			targets = append(targets, g)
-			if at := g.Next(time.Now(), 0); at.After(last) {
-				last = at
-			}
-		}
 		w.p.Update(targets)
 		w.run()
-		w.change(func() {
-			quick := w.behave["finishes"]
-			w.behave["finishes"] = func(ctx context.Context) (*frame.Frame, error) {
-				if time.Now().Before(last) {
-					time.Sleep(time.Until(last))
-				}
-				return quick(ctx)
-			}
-		})
-		time.Sleep(time.Until(last.Add(time.Second)))
-		if took := w.stop(); took < 5*time.Second || took > 7*time.Second {
-			t.Errorf("stopping took %v", took)
+		time.Sleep(time.Until(stopAt))
+		if took := w.stop(); took != 6*time.Second {
+			t.Errorf("stopping took %v, want the time for scrapes to end and a second", took)
 		}
 		if got := kinds(w.frames("finishes")); got != "u" {
 			t.Errorf("a scrape that ends in time: frames %q", got)

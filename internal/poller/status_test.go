@@ -151,3 +151,22 @@ func TestWhatScrapersTell(t *testing.T) {
 		w.logged("503", 1)
 	})
 }
+
+// A frame that does not fit its schema is the scraper's fault; it must not pass unseen.
+func TestFrameThatCannotBeEncoded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Config{})
+		w.behave["a"] = func(context.Context) (*frame.Frame, error) {
+			f := up(1)
+			f.Column.Values = f.Column.Values[:1]
+			return f, nil
+		}
+		w.p.Update([]*target.Target{tgt(t, "a", 10*time.Second)})
+		w.run()
+		time.Sleep(30 * time.Second)
+		w.stop()
+		w.metric("lost_frames_total", lostEncode, 3)
+		w.metric("lost_samples_total", lostEncode, 9)
+		w.logged("cannot encode", 1)
+	})
+}

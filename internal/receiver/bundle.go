@@ -58,7 +58,6 @@ func (p *Pipeline) take(ctx context.Context, s *source, m *stream.Message) {
 		return
 	}
 	b := &bundle{source: s, message: m}
-	b.repeated = m.Redelivered || m.Sequence <= s.floor.Delivered
 	s.inflight[m.Sequence] = b
 	p.held += len(m.Data) // until release
 	l, reason, err := p.open(b)
@@ -140,6 +139,7 @@ func (p *Pipeline) deliver(ctx context.Context, b *bundle) {
 	}
 	publisher := b.parsed.Publisher
 	p.Metrics.seen.WithLabelValues(publisher).Set(float64(p.now.UnixMilli()) / 1000)
+	k := laneKey{publisher, b.parsed.Lane, b.parsed.Epoch}
 	if b.skip {
 		p.metrics.already.WithLabelValues(p.Name, publisher, "false").Add(float64(len(b.decoded)))
 		p.release(b)
@@ -147,6 +147,9 @@ func (p *Pipeline) deliver(ctx context.Context, b *bundle) {
 	}
 	if b.repeated {
 		p.metrics.already.WithLabelValues(p.Name, publisher, "true").Add(float64(len(b.decoded)))
+	}
+	if p.done.begin(k, b.parsed.Seq) != nil {
+		return // not noted, so not delivered; Run ends with the error
 	}
 	b.waiting = len(b.decoded) + 1
 	for _, f := range b.decoded {

@@ -15,6 +15,7 @@ import (
 //
 //	record  = length (uvarint, of payload) payload crc32c(payload, 4 bytes little endian)
 //	payload = 'L' id (uvarint) unix seconds (uvarint) epoch (8 bytes) publisher (uvarint length, bytes) lane (same)
+//	        | 'B' id seq (uvarints)       this bundle is being delivered
 //	        | 'D' id seq (uvarints)       this bundle is done
 //	        | 'U' id seq (uvarints)       this bundle and all before it are done
 //
@@ -33,11 +34,13 @@ type laneKey struct {
 	epoch           uint64
 }
 
-// doneLane is what is done of one lane: everything up to upTo, and the scattered ones above it.
+// doneLane is what is done of one lane: everything up to upTo, and the scattered ones above it. What was begun and is
+// not done may have been delivered.
 type doneLane struct {
 	id        uint64
 	upTo      uint64
 	scattered map[uint64]struct{}
+	begun     map[uint64]struct{}
 	touched   time.Time
 }
 
@@ -49,7 +52,23 @@ func (d *doneLane) has(seq uint64) bool {
 	return ok || seq <= d.upTo
 }
 
+func (d *doneLane) hasBegun(seq uint64) bool {
+	if d == nil {
+		return false
+	}
+	_, ok := d.begun[seq]
+	return ok
+}
+
+func (d *doneLane) begin(seq uint64) {
+	if d.begun == nil {
+		d.begun = make(map[uint64]struct{})
+	}
+	d.begun[seq] = struct{}{}
+}
+
 func (d *doneLane) add(seq uint64) {
+	delete(d.begun, seq)
 	if seq <= d.upTo {
 		return
 	}
@@ -70,6 +89,11 @@ func (d *doneLane) raise(seq uint64) {
 		for s := range d.scattered {
 			if s <= seq {
 				delete(d.scattered, s)
+			}
+		}
+		for s := range d.begun {
+			if s <= seq {
+				delete(d.begun, s)
 			}
 		}
 		d.upTo = seq
@@ -131,14 +155,20 @@ func openDone(path string, keep time.Duration, now func() time.Time) (*doneTable
 // lane gives what is done of a lane, or nil.
 func (t *doneTable) lane(k laneKey) *doneLane { return t.lanes[k] }
 
-// done notes bundles as done and writes them down in one go.
-func (t *doneTable) done(k laneKey, seqs ...uint64) error {
+// begin notes that a bundle is being delivered.
+func (t *doneTable) begin(k laneKey, seq uint64) error {
 	t.buf = t.buf[:0]
-	l := t.bind(k)
-	for _, seq := range seqs {
-		if l.has(seq) {
-			continue
-		}
+	if l := t.bind(k); !l.has(seq) && !l.hasBegun(seq) {
+		l.begin(seq)
+		t.record('B', l.id, seq)
+	}
+	return t.write()
+}
+
+// done notes a bundle as done.
+func (t *doneTable) done(k laneKey, seq uint64) error {
+	t.buf = t.buf[:0]
+	if l := t.bind(k); !l.has(seq) {
 		l.add(seq)
 		t.record('D', l.id, seq)
 	}
@@ -228,6 +258,9 @@ func (t *doneTable) compact() error {
 		for seq := range l.scattered {
 			t.record('D', l.id, seq)
 		}
+		for seq := range l.begun {
+			t.record('B', l.id, seq)
+		}
 	}
 	if _, err = f.Write(t.buf); err == nil {
 		if err = f.Sync(); err == nil {
@@ -297,6 +330,10 @@ func (t *doneTable) take(p []byte, byID map[uint64]*doneLane) error {
 		return errDoneRecord
 	}
 	switch kind {
+	case 'B':
+		if len(l.begun) < doneMaxScattered && !l.has(seq) {
+			l.begin(seq)
+		}
 	case 'D':
 		if len(l.scattered) < doneMaxScattered {
 			l.add(seq)

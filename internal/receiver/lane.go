@@ -123,6 +123,11 @@ func (p *Pipeline) accept(ctx context.Context, l *lane, b *bundle) {
 	l.touched = p.now
 	l.live = true
 	seq := b.parsed.Seq
+	if known := p.done.lane(l.key); known != nil {
+		b.repeated = known.hasBegun(seq)
+	} else {
+		b.repeated = b.message.Redelivered || b.message.Sequence <= b.source.floor.Delivered
+	}
 	if l.next == 0 {
 		l.begin(p.done, seq)
 	}

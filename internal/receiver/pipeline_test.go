@@ -3,6 +3,7 @@ package receiver
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -510,4 +511,42 @@ func isKeyframe(t *testing.T, msg []byte) bool {
 		return raw.Keyframe()
 	}
 	return false
+}
+
+func FuzzDoneTable(f *testing.F) {
+	path := filepath.Join(f.TempDir(), "done")
+	d, err := openDone(path, time.Hour, time.Now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for seq := range uint64(5) {
+		_ = d.begin(laneKey{"A", "live", 1}, 2*seq+1)
+		_ = d.done(laneKey{"A", "live", 1}, seq)
+	}
+	_ = d.close()
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)-3])
+	f.Add([]byte(doneMagic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := &doneTable{keep: time.Hour, now: time.Now, lanes: make(map[laneKey]*doneLane)}
+		if err := d.read(b); err != nil {
+			return
+		}
+		for k, l := range d.lanes {
+			for seq := range l.scattered {
+				if seq <= l.upTo || !l.has(seq) {
+					t.Errorf("%v: %d is noted twice", k, seq)
+				}
+			}
+			for seq := range l.begun {
+				if l.has(seq) {
+					t.Errorf("%v: %d is begun and done", k, seq)
+				}
+			}
+		}
+	})
 }

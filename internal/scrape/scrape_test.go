@@ -324,19 +324,13 @@ func TestRedirectToAnotherHostTakesNoCredentials(t *testing.T) {
 }
 
 func TestTimeoutIsDown(t *testing.T) {
-	release := make(chan struct{})
-	defer close(release)
 	for name, h := range map[string]http.HandlerFunc{
-		"no answer": func(http.ResponseWriter, *http.Request) { <-release },
+		"no answer": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		"slow drip": func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				_, _ = w.Write([]byte("a"))
 				w.(http.Flusher).Flush()
-				select {
-				case <-time.After(5 * time.Millisecond):
-				case <-release:
-					return
-				}
+				time.Sleep(5 * time.Millisecond)
 			}
 		},
 	} {
@@ -353,9 +347,7 @@ func TestTimeoutIsDown(t *testing.T) {
 }
 
 func TestDeadlineOfTheCallerIsDown(t *testing.T) {
-	release := make(chan struct{})
-	defer close(release)
-	s := scraper(t, serve(t, func(http.ResponseWriter, *http.Request) { <-release }))
+	s := scraper(t, serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if f, err := s.Scrape(ctx); err != nil || f.Kind != frame.Down {
@@ -364,11 +356,10 @@ func TestDeadlineOfTheCallerIsDown(t *testing.T) {
 }
 
 func TestCancelledScrapeSaysNothing(t *testing.T) {
-	begun, release := make(chan struct{}), make(chan struct{})
-	defer close(release)
-	s := scraper(t, serve(t, func(http.ResponseWriter, *http.Request) {
+	begun := make(chan struct{})
+	s := scraper(t, serve(t, func(_ http.ResponseWriter, r *http.Request) {
 		close(begun)
-		<-release
+		<-r.Context().Done()
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {

@@ -12,24 +12,6 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
-// DefaultPublisherLabel is the name that `publisher_label: true` stands for.
-const DefaultPublisherLabel = "publisher"
-
-// PublisherLabel reads the setting publisher_label: "" and "false" give no label, "true" the default name, anything
-// else is the label's name.
-func PublisherLabel(setting string) (string, error) {
-	switch setting {
-	case "", "false":
-		return "", nil
-	case "true":
-		return DefaultPublisherLabel, nil
-	}
-	if !model.UTF8Validation.IsValidLabelName(setting) || strings.HasPrefix(setting, "__") {
-		return "", fmt.Errorf("publisher_label: %q is not a label name", setting)
-	}
-	return setting, nil
-}
-
 // Labelling makes the labels that a sink writes: those of target and series, and the publisher's if it is asked for.
 type Labelling struct {
 	// Publisher is the name of the label with the publisher; empty adds none.
@@ -153,7 +135,7 @@ func (l *Labels) Prepare(s *frame.Schema, target labels.Labels, publisher string
 	p := &Prepared{Target: l.Target(target, publisher, b)}
 	for i, name := range ReportNames() {
 		b.Reset(p.Target)
-		b.Set(labels.MetricName, name)
+		b.Set(model.MetricNameLabel, name)
 		p.Report[i] = b.Labels()
 	}
 	if s == nil {

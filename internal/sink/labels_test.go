@@ -115,19 +115,6 @@ func TestShapesAreForgotten(t *testing.T) {
 	}
 }
 
-func TestPublisherLabel(t *testing.T) {
-	for setting, want := range map[string]string{"": "", "false": "", "true": "publisher", "site": "site"} {
-		if got, err := PublisherLabel(setting); got != want || err != nil {
-			t.Errorf("%q gives %q, %v; want %q", setting, got, err, want)
-		}
-	}
-	for _, bad := range []string{"__name__", "\xff"} {
-		if got, err := PublisherLabel(bad); err == nil {
-			t.Errorf("%q gives %q", bad, got)
-		}
-	}
-}
-
 func TestRejected(t *testing.T) {
 	reason, ok := Rejected(Reject(Late, "by %d s", 3))
 	if !ok || reason != Late {

@@ -233,7 +233,7 @@ func check(f *frame.Frame) error {
 }
 
 func validLabel(l labels.Label) bool {
-	return l.Name != labels.MetricName && validName(l.Name) && utf8.ValidString(l.Value)
+	return l.Name != model.MetricNameLabel && validName(l.Name) && utf8.ValidString(l.Value)
 }
 
 // validName tells whether a metric or label can have this name. Parsers stumble over a NUL.

@@ -3,9 +3,6 @@ package gateway
 import (
 	"context"
 	"math"
-	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/value"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
 	"github.com/choria-io/prometheus-streams/internal/sink"
@@ -76,77 +72,6 @@ func TestEmptyPage(t *testing.T) {
 	}
 	if got := w.text("", acceptOM); got != "# EOF\n" {
 		t.Errorf("got %q", got)
-	}
-}
-
-func TestValuesBitForBit(t *testing.T) {
-	values := []float64{
-		0, math.Copysign(0, -1), 1, -1, 0.1, math.Pi, 1 << 53, 1<<53 - 1, -(1 << 53), 1<<53 + 2, 1e15, 1e16, 1e21, 1e22, 1e300,
-		math.MaxFloat64, math.SmallestNonzeroFloat64, -math.SmallestNonzeroFloat64, math.Inf(1), math.Inf(-1), 123456789.125,
-		math.Float64frombits(value.NormalNaN),
-	}
-	r := rand.New(rand.NewPCG(1, 2))
-	for len(values) < 2000 {
-		if v := math.Float64frombits(r.Uint64()); !math.IsNaN(v) {
-			values = append(values, v, math.Trunc(v), float64(r.Int64()), float64(r.IntN(1e6))/1000)
-		}
-	}
-	m := metric{}
-	want := make(map[string]float64)
-	for i, v := range values {
-		n := strconv.Itoa(i)
-		m.samples = append(m.samples, sample{labels.FromStrings("__name__", "m", "n", n), v})
-		want[labels.FromStrings("__name__", "m", "n", n, "job", "j", "instance", "i").String()] = v
-	}
-	for _, timestamps := range []bool{false, true} {
-		w := newWorld(t, Options{Timestamps: timestamps})
-		w.take(site("A", "job", "j", "instance", "i"), scraped(t, m))
-		for _, accept := range []string{acceptText, acceptOM} {
-			if got := without(w.series("", accept)); !same(got, want) {
-				t.Errorf("%s: values differ", accept)
-			}
-		}
-	}
-}
-
-func TestNaNsAndAbsentSeries(t *testing.T) {
-	w := newWorld(t, Options{})
-	f := scraped(t, gauge("a", math.Float64frombits(value.StaleNaN)), gauge("b", math.Float64frombits(0x7ff8dead00000000)), gauge("c", 3), gauge("d", 4))
-	f.Column.Absent = frame.NewBitmap(4)
-	f.Column.Absent.Set(2)
-	w.take(site("A", "job", "j"), f)
-	want := map[string]float64{
-		`{__name__="b", job="j"}`: math.Float64frombits(value.NormalNaN),
-		`{__name__="d", job="j"}`: 4,
-	}
-	if got := without(w.series("", acceptText)); !same(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	if strings.Contains(w.text("", acceptText), "# TYPE c ") {
-		t.Error("a family without series has a header")
-	}
-}
-
-func TestTimestamps(t *testing.T) {
-	w := newWorld(t, Options{Timestamps: true})
-	f := scraped(t, gauge("a", 1), gauge("b", 2))
-	f.Column.Timestamps = []int64{frame.NoTimestamp, 1234}
-	w.take(site("A", "job", "j"), f)
-	for accept, want := range map[string][]string{
-		acceptText: {"a{job=\"j\"} 1 1767323045678\n", "b{job=\"j\"} 2 1234\n", "up{job=\"j\"} 1 1767323045678\n"},
-		acceptOM:   {"a{job=\"j\"} 1 1767323045.678\n", "b{job=\"j\"} 2 1.234\n"},
-	} {
-		got := w.text("", accept)
-		for _, line := range want {
-			if !strings.Contains(got, line) {
-				t.Errorf("%s: no line %q in\n%s", accept, line, got)
-			}
-		}
-	}
-	for ms, want := range map[int64]string{0: "0", 1: "0.001", -1: "-0.001", -1500: "-1.500", 2000: "2", 2010: "2.010"} {
-		if got := string(appendTimestamp(nil, ms, true)); got != want {
-			t.Errorf("%d ms: got %s, want %s", ms, got, want)
-		}
 	}
 }
 
@@ -368,49 +293,6 @@ func TestTwoPublishersOfOneTarget(t *testing.T) {
 	}
 	if got := without(w.series("?publisher=B", acceptText)); !same(got, map[string]float64{`{__name__="m", job="j"}`: 2}) {
 		t.Errorf("of B there is %v", got)
-	}
-}
-
-func TestLookback(t *testing.T) {
-	directory := filepath.Join(t.TempDir(), "state")
-	open := func() *world { return newWorld(t, Options{StateDirectory: directory}) }
-	w := open()
-	if got := w.Lookback(); got != time.Hour {
-		t.Errorf("with nothing remembered: %s", got)
-	}
-	w.take(site("A", "job", "j"), scraped(t, gauge("a", 1)))
-	if got := w.Lookback(); got != 10*time.Minute {
-		t.Errorf("with short intervals: %s", got)
-	}
-	slow := source{"A", labels.FromStrings("job", "slow"), time.Hour}
-	w.take(slow, scraped(t, gauge("a", 1)))
-	const long = 3*time.Hour + 30*time.Second
-	if got := w.Lookback(); got != long {
-		t.Errorf("with a long interval: %s", got)
-	}
-	w = open()
-	if got := w.Lookback(); got != long {
-		t.Errorf("after a restart: %s", got)
-	}
-	// The slow target does not come back: after its time has passed, the present ones count.
-	for range 50 {
-		w.now = w.now.Add(4 * time.Minute)
-		w.take(site("A", "job", "j"), scraped(t, gauge("a", 1)))
-	}
-	if got := open().Lookback(); got != 10*time.Minute {
-		t.Errorf("after the slow target went: %s", got)
-	}
-	for _, junk := range []string{"", "{", `{"stale_after":"x"}`, `{"stale_after":"-1s"}`, `{"stale_after":"9999h"}`} {
-		if err := os.WriteFile(filepath.Join(directory, memoryFile), []byte(junk), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := open().Lookback(); got != time.Hour {
-			t.Errorf("with %q remembered: %s", junk, got)
-		}
-	}
-	files, err := os.ReadDir(directory)
-	if err != nil || len(files) != 1 {
-		t.Errorf("the directory has %v, %v", files, err)
 	}
 }
 

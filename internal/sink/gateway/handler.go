@@ -15,6 +15,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/prometheus/common/model"
+
+	"github.com/choria-io/prometheus-streams/internal/exposition"
 )
 
 const (
@@ -82,9 +84,10 @@ func (g *Gateway) enter(ctx context.Context) bool {
 }
 
 func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, want *filter) {
-	f := negotiate(strings.Join(r.Header.Values("Accept"), ","))
+	negotiated := exposition.Negotiate(strings.Join(r.Header.Values("Accept"), ","))
+	f := format{openMetrics: negotiated.OpenMetrics(), escaping: negotiated.Escaping()}
 	h := w.Header()
-	h.Set("Content-Type", f.contentType())
+	h.Set("Content-Type", negotiated.ContentType())
 	h.Set("Vary", "Accept, Accept-Encoding")
 	out := &patientWriter{w: w, control: http.NewResponseController(w)}
 	var to io.Writer = out

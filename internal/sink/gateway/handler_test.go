@@ -93,21 +93,16 @@ func TestBadRequests(t *testing.T) {
 }
 
 func TestNegotiation(t *testing.T) {
+	w := newWorld(t, Options{})
 	for accept, want := range map[string]string{
 		"":    "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
 		"*/*": "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-		"text/html, application/xhtml+xml, */*;q=0.8":         "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-		"application/json":                                    "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-		"application/openmetrics-text; version=9.0.0":         "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-		"application/openmetrics-text; version=\"":            "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-		"application/openmetrics-text":                        "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
-		"application/openmetrics-text; version=0.0.1":         "application/openmetrics-text; version=0.0.1; charset=utf-8; escaping=underscores",
-		"text/plain;version=1.0.0;escaping=allow-utf-8":       "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
-		"text/plain;q=0.5,application/openmetrics-text;q=0.4": "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-		"text/plain;q=zzz,application/openmetrics-text;q=0.4": "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+		"text/html, application/xhtml+xml, */*;q=0.8": "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
+		"application/openmetrics-text; version=9.0.0": "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
+		"application/openmetrics-text; version=1.0.0": "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
 		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2": "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
 	} {
-		if got := negotiate(accept).contentType(); got != want {
+		if got := w.get("", accept).Header().Get("Content-Type"); got != want {
 			t.Errorf("%q: got %q, want %q", accept, got, want)
 		}
 	}
@@ -278,7 +273,7 @@ func FuzzSchema(f *testing.F) {
 	f.Add("up", "job", "x", "", "counter", "total", -1.0, "__x", "")
 	f.Add("", "__name__", "", "# EOF", "x y", "", 1e300, "job", "}")
 	f.Fuzz(func(t *testing.T, name, label, value, help, kind, unit string, v float64, targetLabel, targetValue string) {
-		series := map[string]string{labels.MetricName: name, label: value}
+		series := map[string]string{model.MetricNameLabel: name, label: value}
 		s, err := frame.NewSchema(
 			[]frame.Family{{Name: name, Type: model.MetricType(kind), Help: help, Unit: unit}, {Name: help, Type: model.MetricTypeCounter, Help: name}},
 			[]frame.Series{{Labels: labels.FromMap(series), Family: 0}, {Labels: labels.FromStrings("__name__", "m2", "a", value), Family: 1}}, frame.DefaultLimits())

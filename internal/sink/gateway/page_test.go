@@ -265,6 +265,22 @@ func TestSeriesThatCannotBeWritten(t *testing.T) {
 	}
 }
 
+func TestOtherEscapings(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.take(site("A", "job", "a"), scraped(t, gauge("my.metric_x", 1, "a.b", "x")))
+	for scheme, want := range map[string]map[string]float64{
+		"dots":   {`{__name__="my_dot_metric__x", a_dot_b="x", job="a"}`: 1},
+		"values": {`{U__a_2e_b="x", __name__="U__my_2e_metric__x", job="a"}`: 1},
+	} {
+		got := w.series("", "application/openmetrics-text;version=1.0.0;escaping="+scheme)
+		for series := range want {
+			if got[series] != 1 {
+				t.Errorf("%s: no %s in %v", scheme, series, got)
+			}
+		}
+	}
+}
+
 type failing struct{ after int }
 
 func (f *failing) Write(b []byte) (int, error) {

@@ -10,6 +10,23 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
+// format is how a page is written.
+type format struct {
+	openMetrics bool
+	escaping    model.EscapingScheme
+}
+
+// escapes tells whether names of a target have to be changed before they are written.
+func (f format) escapes(p *prepared) bool {
+	switch f.escaping {
+	case model.NoEscaping:
+		return false
+	case model.DotsEscaping: // changes underscores too
+		return true
+	}
+	return !p.legacy || p.text != nil && !p.text.legacy
+}
+
 // plan is the order of a page in one format: which families there are and which targets have them. It is made when
 // the targets or their schemas change, and is immutable.
 type plan struct {
@@ -77,7 +94,7 @@ func newPlan(targets []*target, f format) *plan {
 		p.keys = append(p.keys, t.key)
 		t.prepared.Target.Range(func(l labels.Label) { taken[l.Name] = true })
 		x := t.prepared.text
-		p.checkAll = p.checkAll || !f.quoted && (!t.prepared.legacy || x != nil && !x.legacy)
+		p.checkAll = p.checkAll || f.escapes(t.prepared)
 		if x == nil {
 			continue
 		}
@@ -173,9 +190,7 @@ func (b *ballot) winner() string {
 }
 
 func (b *builder) draft(name string) *draft {
-	if !b.format.quoted {
-		name = escapeName(name)
-	}
+	name = model.EscapeName(name, b.format.escaping)
 	d := b.sections[name]
 	if d == nil {
 		d = &draft{section: section{name: name, report: -1}}

@@ -70,17 +70,14 @@ func (g *Gateway) page(ctx context.Context, w io.Writer, f format, want *filter)
 		if !want.wants(t) {
 			continue
 		}
-		s := shown{target: t}
+		s := shown{target: t, slow: f.escapes(t.prepared)}
 		if x := t.prepared.text; x != nil {
-			s.slow = !f.quoted && !(x.legacy && t.prepared.legacy)
 			if len(want.selectors) > 0 {
 				s.bits = selected.of(t.prepared)
 			}
 			if t.frame.Kind == frame.Scraped {
 				p.byText[x] = append(p.byText[x], int32(len(p.targets)))
 			}
-		} else {
-			s.slow = !f.quoted && !t.prepared.legacy
 		}
 		p.targets = append(p.targets, s)
 	}
@@ -201,7 +198,7 @@ func (g *page) report(t *shown, i int, check bool) {
 	}
 	text := t.prepared.report[i]
 	if t.slow {
-		l = escapedLabels(l)
+		l = escapedLabels(l, g.format.escaping)
 		text = appendSeries(nil, l)
 	}
 	if check && g.repeats(maphash.Bytes(g.seed, l.Bytes(nil))) {
@@ -216,7 +213,7 @@ func (g *page) report(t *shown, i int, check bool) {
 
 // slow writes a series whose names have to be escaped.
 func (g *page) slow(t *shown, i int, v float64) {
-	l := escapedLabels(t.prepared.SeriesLabels(i, g.builder))
+	l := escapedLabels(t.prepared.SeriesLabels(i, g.builder), g.format.escaping)
 	if g.repeats(maphash.Bytes(g.seed, l.Bytes(nil))) {
 		g.leaveOut(t, i)
 		return

@@ -56,7 +56,7 @@ func newText(s *sink.Shape) *text {
 	byName := make(map[string]int)
 	for i := range s.Schema.Series {
 		series := &s.Schema.Series[i]
-		name := series.Labels.Get(labels.MetricName)
+		name := series.Labels.Get(model.MetricNameLabel)
 		if !x.add(i, name, series.Labels) {
 			x.invalid++
 			x.ends[i] = uint32(len(x.arena))
@@ -93,13 +93,15 @@ func (x *text) add(i int, name string, ls labels.Labels) bool {
 		return false
 	}
 	valid := true
-	ls.Range(func(l labels.Label) { valid = valid && (l.Name == labels.MetricName || l.Value == "" || validLabel(l)) })
+	ls.Range(func(l labels.Label) {
+		valid = valid && (l.Name == model.MetricNameLabel || l.Value == "" || validLabel(l))
+	})
 	if !valid {
 		return false
 	}
 	legacy := model.LegacyValidation.IsValidMetricName(name)
 	ls.Range(func(l labels.Label) {
-		if l.Name == labels.MetricName {
+		if l.Name == model.MetricNameLabel {
 			return
 		}
 		legacy = legacy && model.LegacyValidation.IsValidLabelName(l.Name)
@@ -129,7 +131,7 @@ func (x *text) of(i uint32) []byte {
 
 // appendSeries writes name and labels up to the value.
 func appendSeries(dst []byte, ls labels.Labels) []byte {
-	dst = appendOpen(dst, ls.Get(labels.MetricName), ls)
+	dst = appendOpen(dst, ls.Get(model.MetricNameLabel), ls)
 	if isOpen(dst) {
 		dst = dst[:len(dst)-1]
 		return append(dst, ' ')
@@ -161,7 +163,7 @@ func appendOpen(dst []byte, name string, ls labels.Labels) []byte {
 func appendLabels(dst []byte, ls labels.Labels) []byte {
 	first := true
 	ls.Range(func(l labels.Label) {
-		if l.Name == labels.MetricName || l.Value == "" {
+		if l.Name == model.MetricNameLabel || l.Value == "" {
 			return
 		}
 		if !first {
@@ -266,21 +268,19 @@ func (p *prepared) hashOf(i uint32, seed maphash.Seed) uint64 {
 	return p.hashes.of[i]
 }
 
-// escapedLabels gives the labels with names that can be written without quotes.
-func escapedLabels(l labels.Labels) labels.Labels {
+// escapedLabels gives the labels with escaped names.
+func escapedLabels(l labels.Labels, how model.EscapingScheme) labels.Labels {
 	m := make(map[string]string, l.Len())
 	l.Range(func(l labels.Label) {
-		if l.Name == labels.MetricName {
-			m[l.Name] = escapeName(l.Value)
+		if l.Name == model.MetricNameLabel {
+			m[l.Name] = model.EscapeName(l.Value, how)
 			return
 		}
-		m[strings.ReplaceAll(escapeName(l.Name), ":", "_")] = l.Value
+		// A colon is good in the name of a metric, not in that of a label.
+		m[strings.ReplaceAll(model.EscapeName(l.Name, how), ":", "_")] = l.Value
 	})
 	return labels.FromMap(m)
 }
-
-// escapeName writes a name so that Prometheus 2 can read it.
-func escapeName(name string) string { return model.EscapeName(name, model.UnderscoreEscaping) }
 
 // legacyLabels tells whether all label names can be written without quotes.
 func legacyLabels(ls labels.Labels) bool {

@@ -217,7 +217,7 @@ func (s *Sink) finish(g *group, w *work, a answer) {
 	case a.outcome == accepted:
 		s.accept(g, w, &a)
 	case a.outcome == refused && w.part != nil && s.adapt(g, w, &a):
-		s.metrics.retries.WithLabelValues("left_out").Inc()
+		s.metrics.retries.WithLabelValues("adapted").Inc()
 		again = true
 	case a.outcome == refused:
 		s.reject(g, w, &a)
@@ -306,8 +306,12 @@ func (s *Sink) adapt(g *group, w *work, a *answer) bool {
 		return false
 	}
 	w.adapted++
-	if name, typ := insists(a.words); typ != "" && g.written.differs(name, typ) {
-		s.types.fix(name, typ)
+	if in, ok := insists(a.words); ok && g.written.differs(in) && len(s.types.helps) < maxRefused {
+		if in.typ != "" {
+			s.types.fix(in.name, in.typ)
+		} else {
+			s.types.helps[in.name] = in.help
+		}
 		g.part = nil // settled anew
 		return true
 	}

@@ -16,6 +16,8 @@ import (
 // series, or left out.
 type types struct {
 	names map[string]*usage
+	// helps are the help texts that the gateway insists on, for metrics of its own.
+	helps map[string]string
 }
 
 // usage is one name on the gateway's page.
@@ -28,7 +30,7 @@ type usage struct {
 
 // newTypes knows the metrics of a Go process, which the gateway exposes of itself on the same page.
 func newTypes() *types {
-	t := &types{names: make(map[string]*usage)}
+	t := &types{names: make(map[string]*usage), helps: make(map[string]string)}
 	reg := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -149,6 +151,9 @@ func (t *types) settle(want *content) *content {
 }
 
 func (t *types) put(c *content, f family) {
+	if help, ok := t.helps[f.name]; ok {
+		f.help = help
+	}
 	t.take(f.name, f.typ)
 	c.families = append(c.families, f)
 }

@@ -123,7 +123,7 @@ func TestTypesAreForgotten(t *testing.T) {
 func TestServerInsistsOnType(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, r *rig) {
 		r.gw.own = []*dto.MetricFamily{{Name: proto.String("pushgateway_things"),
-			Help: proto.String("Help of pushgateway_things."), Type: dto.MetricType_COUNTER.Enum(),
+			Help: proto.String("Another \"help\"."), Type: dto.MetricType_COUNTER.Enum(),
 			Metric: []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(1)}}}}}
 		f := newFeed(t, "job", "a", "instance", "b:1")
 		r.deliver("1", f.scrape(gauge("pushgateway_things", 1), gauge("x", 1)))
@@ -131,10 +131,10 @@ func TestServerInsistsOnType(t *testing.T) {
 		r.wantExposed(a1, "counter pushgateway_things 1", "gauge x 1", "untyped up 1")
 		time.Sleep(time.Second)
 		r.deliver("2", f.scrape(gauge("pushgateway_things", 2), gauge("x", 2)))
-		if n := len(r.gw.requests()); n != 3 {
-			t.Errorf("%d pushes, want 3: what was learnt is kept", n)
+		if n := len(r.gw.requests()); n != 4 {
+			t.Errorf("%d pushes, want 4: two to learn help and type, which are kept", n)
 		}
-		r.wantMetric(1, "pushgateway_retries_total", "reason", "left_out")
+		r.wantMetric(2, "pushgateway_retries_total", "reason", "adapted")
 	})
 }
 
@@ -242,14 +242,18 @@ func TestWords(t *testing.T) {
 			t.Errorf("%q names %q, want %q", words, got, want)
 		}
 	}
-	for words, want := range map[string]model.MetricType{
-		"gathered metric family x has type UNTYPED but should have GAUGE\n": model.MetricTypeGauge,
-		"gathered metric family x has type UNTYPED but should have SUMMARY": model.MetricTypeSummary,
-		"gathered metric family x has type UNTYPED but should have ODD":     "",
-		"gathered metric family x": "",
+	for words, want := range map[string]insisted{
+		"gathered metric family x has type UNTYPED but should have GAUGE\n":          {"x", model.MetricTypeGauge, ""},
+		"gathered metric family x has type UNTYPED but should have SUMMARY":          {"x", model.MetricTypeSummary, ""},
+		"gathered metric family x has type UNTYPED but should have HISTOGRAM, or so": {},
+		"gathered metric family x has type UNTYPED but should have ODD":              {},
+		"gathered metric family x has help \"\" but should have \"It \\\"is\\\".\"":  {"x", "", `It "is".`},
+		"gathered metric family x has help \"\" but should have \"cut of":            {},
+		"gathered metric family x": {},
 	} {
-		if _, got := insists(words); got != want {
-			t.Errorf("%q insists on %q, want %q", words, got, want)
+		got, ok := insists(words)
+		if ok != (want.name != "") || ok && got != want {
+			t.Errorf("%q insists on %+v, want %+v", words, got, want)
 		}
 	}
 }

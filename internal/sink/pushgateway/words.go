@@ -1,6 +1,7 @@
 package pushgateway
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/prometheus/common/model"
@@ -9,39 +10,53 @@ import (
 // The gateway's answers are the only place where it says what it does not take. They are read for hints: where the words
 // are others, nothing is lost but the rest of the push.
 
-// insists reads that the gateway has a metric of its own with another type.
-func insists(words string) (name string, typ model.MetricType) {
-	name, ok := between(words, "gathered metric family ", " has type ")
-	if !ok {
-		return "", ""
-	}
+// insisted is what the gateway has of a metric of its own, where a push says another thing.
+type insisted struct {
+	name string
+	typ  model.MetricType // empty if it is about the help
+	help string
+}
+
+// insists reads that the gateway has a metric of its own with another type or help.
+func insists(words string) (in insisted, ok bool) {
 	_, should, ok := strings.Cut(words, " but should have ")
 	if !ok {
-		return "", ""
+		return in, false
+	}
+	if in.name, ok = between(words, "gathered metric family ", " has help "); ok {
+		quoted, err := strconv.QuotedPrefix(should)
+		if err != nil {
+			return in, false
+		}
+		in.help, err = strconv.Unquote(quoted)
+		return in, err == nil
+	}
+	if in.name, ok = between(words, "gathered metric family ", " has type "); !ok {
+		return in, false
 	}
 	if i := strings.IndexAny(should, " \n"); i >= 0 {
 		should = should[:i]
 	}
 	switch should {
 	case "COUNTER":
-		return name, model.MetricTypeCounter
+		in.typ = model.MetricTypeCounter
 	case "GAUGE":
-		return name, model.MetricTypeGauge
+		in.typ = model.MetricTypeGauge
 	case "SUMMARY":
-		return name, model.MetricTypeSummary
+		in.typ = model.MetricTypeSummary
 	case "HISTOGRAM":
-		return name, model.MetricTypeHistogram
+		in.typ = model.MetricTypeHistogram
 	case "UNTYPED":
-		return name, model.MetricTypeUnknown
+		in.typ = model.MetricTypeUnknown
 	}
-	return "", ""
+	return in, in.typ != ""
 }
 
-// differs tells whether the content has a family with another type.
-func (c *content) differs(name string, typ model.MetricType) bool {
+// differs tells whether the content says another thing of the metric.
+func (c *content) differs(in insisted) bool {
 	for i := range c.families {
-		if c.families[i].name == name {
-			return c.families[i].typ != typ
+		if f := &c.families[i]; f.name == in.name {
+			return in.typ != "" && f.typ != in.typ || in.typ == "" && f.help != in.help
 		}
 	}
 	return false

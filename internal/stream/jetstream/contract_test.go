@@ -83,7 +83,7 @@ func (s *testServer) InProcessConn() (net.Conn, error) {
 func (s *testServer) options(user string) Options {
 	return Options{
 		URLs: []string{s.url}, User: user, Password: user, Topic: "demo", Name: "test-" + user,
-		ReconnectWait: 50 * time.Millisecond, PingInterval: time.Second, RequestTimeout: 2 * time.Second, PublishTimeout: 5 * time.Second,
+		ReconnectWait: 50 * time.Millisecond, PingInterval: time.Second, RequestTimeout: 5 * time.Second, PublishTimeout: 15 * time.Second,
 		Registerer: prometheus.NewRegistry(), Logger: testLog(),
 	}
 }

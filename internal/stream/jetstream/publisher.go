@@ -19,7 +19,8 @@ type PublisherOptions struct {
 	Subjects []string
 }
 
-// Publisher stores messages in the stream, in the order of the calls. It is safe for concurrent use.
+// Publisher stores messages in the stream, in the order of the calls. Publish may be called by several goroutines, Ready
+// by one at a time.
 //
 // After a failure that leaves a message's outcome open, or a loss of the connection, all messages not yet sent fail with
 // stream.ErrDisconnected, and so do new ones, until Ready has returned nil: otherwise a later message could be stored

@@ -102,6 +102,15 @@ func (c *Conn) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer c.denials.watch(m.Subject, func(e *stream.PermissionError) { cancel(e) })()
+	if state := c.link.state(); state.up {
+		go func() { // an answer cannot come once the connection is gone
+			select {
+			case <-state.changed:
+				cancel(fmt.Errorf("%w to NATS", stream.ErrDisconnected))
+			case <-ctx.Done():
+			}
+		}()
+	}
 	answer, err := c.nc.RequestMsgWithContext(ctx, m)
 	switch {
 	case err == nil:

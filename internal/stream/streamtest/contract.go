@@ -13,7 +13,7 @@ import (
 )
 
 // patience bounds every wait of the contract.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // Publisher is what forward uses.
 type Publisher interface {

@@ -1,0 +1,81 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// startLimit is how long one of our processes may take to be ready.
+const startLimit = 30 * time.Second
+
+// Product is one running prometheus-streams.
+type Product struct {
+	*Process
+	// URL of its pages.
+	URL string
+	// Config is its configuration file.
+	Config string
+
+	argv []string
+}
+
+// StartProduct writes a configuration file and starts "prometheus-streams MODE" with it, its pages on a port. It does
+// not wait: see Ready.
+func StartProduct(t testing.TB, b *Builds, mode string, port int, config string, flags ...string) *Product {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), mode+".yaml")
+	p := &Product{Config: path}
+	p.Write(t, config)
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	p.URL = "http://" + address
+	p.argv = append([]string{b.Product(t), mode, "--config", path, "--web.listen-address", address}, flags...)
+	p.Restart(t)
+	return p
+}
+
+// Restart starts it again after it was ended, with its configuration file as it is now.
+func (p *Product) Restart(t testing.TB) {
+	t.Helper()
+	p.Process = Start(t, "prometheus-streams-"+p.argv[1], p.argv...)
+}
+
+// Ready waits until it says that it is ready.
+func (p *Product) Ready(t testing.TB) *Product {
+	t.Helper()
+	WaitReady(t, startLimit, p.URL+"/-/ready")
+	return p
+}
+
+// Write replaces its configuration file.
+func (p *Product) Write(t testing.TB, config string) {
+	t.Helper()
+	if err := os.WriteFile(p.Config, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Reload replaces its configuration file and sends SIGHUP.
+func (p *Product) Reload(t testing.TB, config string) {
+	t.Helper()
+	p.Write(t, config)
+	p.Signal(syscall.SIGHUP)
+}
+
+// Metrics are its own.
+func (p *Product) Metrics(t testing.TB) Page {
+	t.Helper()
+	return MustScrape(t, p.URL+"/metrics")
+}
+
+// Gateway is what its gateway shows; query may be empty.
+func (p *Product) Gateway(query string) (Page, error) {
+	url := p.URL + "/gateway/metrics"
+	if query != "" {
+		url += "?" + query
+	}
+	return Scrape(url)
+}
