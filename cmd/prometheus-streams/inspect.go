@@ -106,7 +106,7 @@ func (f *inspect) fromStream(c *cli) int {
 	defer env.log.close()
 	ctx, stop := handleSignals(context.Background(), env, func() {})
 	defer stop()
-	if err := inspectStream(ctx, env, f.last, c.stdout); err != nil {
+	if err := inspectStream(ctx, env, f.last, f.values, c.stdout); err != nil {
 		_, _ = fmt.Fprintln(c.stderr, err)
 		return exitProblems
 	}

@@ -29,7 +29,7 @@ type house struct {
 
 func runPoller(ctx context.Context, env *environment) error {
 	return live(ctx, env, func(h *house) error {
-		conn, err := h.connect(ctx, h.cfg.PollerStream, "poller", nil)
+		conn, err := h.connect(ctx, published(h.cfg.PollerStream), "poller", nil)
 		if err != nil {
 			return err
 		}
@@ -58,14 +58,11 @@ func runStandalone(ctx context.Context, env *environment) error {
 		}
 		h.closers = append(h.closers, func() { _ = server.Close() })
 		s := standaloneStream(h.cfg)
-		conn, err := h.connect(ctx, &s.Stream, "standalone", server)
+		conn, err := h.connect(ctx, s, "standalone", server)
 		if err != nil {
 			return err
 		}
-		b, err := newBlock(conn, s, h.streamConfig(&s.Stream, true))
-		if err != nil {
-			return err
-		}
+		b := newBlock(conn, s, h.streamConfig(&s.Stream, true))
 		if err := b.ready(ctx, env.Logger); err != nil {
 			return err
 		}
@@ -115,7 +112,7 @@ func (h *house) close() {
 }
 
 // connect opens a connection to NATS, which goes on trying for as long as the process lives.
-func (h *house) connect(ctx context.Context, s *config.Stream, role string, server jetstream.InProcess) (*jetstream.Conn, error) {
+func (h *house) connect(ctx context.Context, s *config.ReceiverStream, role string, server jetstream.InProcess) (*jetstream.Conn, error) {
 	o, err := natsOptions(s)
 	if err != nil {
 		return nil, err

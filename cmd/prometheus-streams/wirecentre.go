@@ -28,21 +28,17 @@ func (h *house) blocks(ctx context.Context) ([]*block, error) {
 	var out []*block
 	for i := range h.cfg.ReceiverStreams {
 		s := &h.cfg.ReceiverStreams[i]
-		conn, err := h.connect(ctx, &s.Stream, "receiver", nil)
+		conn, err := h.connect(ctx, s, "receiver", nil)
 		if err != nil {
 			return nil, err
 		}
-		b, err := newBlock(conn, s, h.streamConfig(&s.Stream, true))
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, b)
+		out = append(out, newBlock(conn, s, h.streamConfig(&s.Stream, true)))
 	}
 	return out, nil
 }
 
 // durables are the names of the durables that a receiver needs on a stream: one per sink that keeps its place.
-func durables(c *config.Config, s *config.Stream) []string {
+func durables(c *config.Config, s *config.ReceiverStream) []string {
 	var out []string
 	if c.PushGateway != nil {
 		out = append(out, s.ClientID+"-"+pushGatewaySink)
@@ -103,7 +99,7 @@ func (h *house) gateway(common receiver.Config, blocks []*block, state string) e
 	common.Name, common.Sink, common.StateDirectory = gatewaySink, g, ""
 	from := time.Now().Add(-g.Lookback())
 	for _, b := range blocks {
-		common.Sources = append(common.Sources, b.source(h, b.conn.Follow(from, b.filter)))
+		common.Sources = append(common.Sources, b.source(h, b.conn.Follow(from, "")))
 	}
 	h.web.gateway = g
 	return h.pipeline(common)
@@ -134,12 +130,9 @@ func (h *house) pushGateway(common receiver.Config, blocks []*block, state strin
 	}
 	h.actor(s.Run)
 	common.Name, common.Sink = pushGatewaySink, s
-	for i, b := range blocks {
-		durable := "standalone-" + pushGatewaySink
-		if len(h.cfg.ReceiverStreams) > i {
-			durable = durables(h.cfg, &h.cfg.ReceiverStreams[i].Stream)[0]
-		}
-		consumer, err := b.conn.Consumer(jetstream.ConsumerOptions{Durable: durable, Filter: b.filter, Create: true})
+	for _, b := range blocks {
+		durable := b.stream.ClientID + "-" + pushGatewaySink
+		consumer, err := b.conn.Consumer(jetstream.ConsumerOptions{Durable: durable, Create: true})
 		if err != nil {
 			return err
 		}

@@ -16,13 +16,10 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
 )
 
-// publisherToken stands, in a configured subject, where the publisher's name is.
-const publisherToken = "{publisher}"
-
 // natsOptions says how a block of the configuration connects. Secrets in files are read at each connection.
-func natsOptions(s *config.Stream) (jetstream.Options, error) {
+func natsOptions(s *config.ReceiverStream) (jetstream.Options, error) {
 	o := jetstream.Options{
-		URLs: urls(s.URLs), Topic: s.Topic, Stream: s.Name,
+		URLs: urls(s.URLs), Topic: s.Topic, Stream: s.Name, SchemasStream: s.SchemasStream, Filter: s.Filter(),
 		CredentialsFile: s.Credentials, NKeySeedFile: s.NKeySeedFile,
 		InboxPrefix: s.InboxPrefix, Domain: s.Domain,
 	}
@@ -61,36 +58,26 @@ func urls(list config.URLs) []string {
 	return out
 }
 
+// published is a stream as its poller sees it, in the words of those who read it.
+func published(s *config.Stream) *config.ReceiverStream {
+	return &config.ReceiverStream{
+		Stream: *s, Subject: s.Topic + ".frames.{publisher}.*", SchemasSubject: s.Topic + ".schemas.{publisher}.*",
+	}
+}
+
 // block is one stream that a receiver reads, in the words of the receiver.
 type block struct {
-	conn    *jetstream.Conn
-	filter  string // of the consumers
-	token   int    // which token of a subject names the publisher
-	schemas string // the subject of a schema, with publisherToken and the id to come as last token
-	want    jetstream.StreamConfig
+	conn   *jetstream.Conn
+	stream *config.ReceiverStream
+	token  int // which token of a subject names the publisher
+	want   jetstream.StreamConfig
 
-	once sync.Mutex // over checked
+	once sync.Mutex // over said
 	said string     // the problems that were logged last
 }
 
-func newBlock(conn *jetstream.Conn, s *config.ReceiverStream, want jetstream.StreamConfig) (*block, error) {
-	subject := s.Subject
-	if subject == "" {
-		subject = s.Topic + ".frames." + publisherToken + ".*"
-	}
-	b := &block{conn: conn, filter: strings.ReplaceAll(subject, publisherToken, "*"), schemas: s.SchemasSubject, want: want, token: -1}
-	for i, token := range strings.Split(subject, ".") {
-		if token == publisherToken {
-			b.token = i
-		}
-	}
-	if b.token < 0 {
-		return nil, fmt.Errorf("receiver_stream.subject %q has no %s", subject, publisherToken)
-	}
-	if b.schemas == "" {
-		b.schemas = s.Topic + ".schemas." + publisherToken + ".{id}"
-	}
-	return b, nil
+func newBlock(conn *jetstream.Conn, s *config.ReceiverStream, want jetstream.StreamConfig) *block {
+	return &block{conn: conn, stream: s, token: s.PublisherIndex(), want: want}
 }
 
 // Publisher is the publisher that a message's subject proves.
@@ -109,8 +96,7 @@ func (b *block) Publisher(subject string) (string, error) {
 
 // Schema asks the block's registry.
 func (b *block) Schema(ctx context.Context, publisher string, id frame.SchemaID) ([]byte, error) {
-	subject := strings.ReplaceAll(b.schemas, publisherToken, stream.EscapeToken(publisher))
-	return b.conn.Schema(ctx, strings.ReplaceAll(subject, "{id}", id.String()))
+	return b.conn.Schema(ctx, b.stream.SchemaSubject(stream.EscapeToken(publisher), id.String()))
 }
 
 // Read reads the block's stream again.
@@ -170,11 +156,13 @@ func (h *house) streamConfig(s *config.Stream, create bool) jetstream.StreamConf
 
 // standaloneStream is the stream inside a standalone process.
 func standaloneStream(c *config.Config) *config.ReceiverStream {
-	s := &config.ReceiverStream{Stream: config.Stream{Topic: "prometheus", ClientID: "standalone"}}
-	s.StreamConfig.MaxAge = config.Age(24 * time.Hour)
-	s.StreamConfig.MaxBytes = c.Embedded.MaxBytes / 10 * 9 // the registry needs room beside it
-	s.StreamConfig.Replicas = 1
-	return s
+	return published(&config.Stream{
+		Topic: "prometheus", ClientID: "standalone",
+		StreamConfig: config.StreamConfig{
+			MaxAge: config.Age(24 * time.Hour), Replicas: 1,
+			MaxBytes: c.Embedded.MaxBytes / 10 * 9, // the registry needs room beside it
+		},
+	})
 }
 
 // checkTimeout bounds what check stream and inspect wait for an answer.
@@ -184,46 +172,55 @@ const checkTimeout = 10 * time.Second
 func checkStream(ctx context.Context, env *environment, create bool) (problems int, err error) {
 	h := &house{env: env, cfg: env.Config}
 	defer h.close()
-	say := func(format string, args ...any) { _, _ = fmt.Fprintf(env.Stdout, format+"\n", args...) }
-	check := func(key string, s *config.Stream, role string, durables []string, filter string) error {
-		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-		defer cancel()
-		conn, err := h.connect(ctx, s, role, nil)
-		if err != nil {
-			return err
-		}
-		found, err := conn.EnsureStreams(ctx, h.streamConfig(s, create))
-		if err != nil {
-			return fmt.Errorf("%s: %w", key, unreachable(conn, err))
-		}
-		for _, p := range found {
-			say("%s: %s", key, p)
-		}
-		for _, durable := range durables {
-			if err := conn.EnsureDurable(ctx, durable, filter, create); err != nil {
-				say("%s: durable %s: %v", key, durable, err)
-				problems++
-			}
-		}
-		if problems += len(found); len(found) == 0 {
-			say("%s: streams %s and %s are good; frames of %q go to %s", key, conn.Stream(), conn.SchemasStream(),
-				h.cfg.Identity, stream.Subjects{Topic: s.Topic}.Frames(h.cfg.Identity, lane))
-		}
-		return nil
-	}
 	var errs []error
+	check := func(s *config.ReceiverStream, role string, durables []string) {
+		n, err := h.checkOne(ctx, s, role, durables, create)
+		problems += n
+		errs = append(errs, err)
+	}
 	if s := h.cfg.PollerStream; s != nil {
-		errs = append(errs, check("poller_stream", s, "poller", nil, ""))
+		check(published(s), "poller", nil)
 	}
 	for i := range h.cfg.ReceiverStreams {
 		s := &h.cfg.ReceiverStreams[i]
-		b, err := newBlock(nil, s, jetstream.StreamConfig{})
-		if err == nil {
-			err = check("receiver_stream", &s.Stream, "receiver", durables(h.cfg, &s.Stream), b.filter)
-		}
-		errs = append(errs, err)
+		check(s, "receiver", durables(h.cfg, s))
 	}
 	return problems, errors.Join(errs...)
+}
+
+// checkOne checks one stream and the durables that are needed on it.
+func (h *house) checkOne(ctx context.Context, s *config.ReceiverStream, role string, durables []string, create bool) (problems int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	conn, err := h.connect(ctx, s, role, nil)
+	if err != nil {
+		return 0, err
+	}
+	say := func(format string, args ...any) {
+		_, _ = fmt.Fprintf(h.env.Stdout, role+"_stream: "+format+"\n", args...)
+	}
+	found, err := conn.EnsureStreams(ctx, h.streamConfig(&s.Stream, create))
+	if err != nil {
+		return 0, fmt.Errorf("%s_stream: %w", role, unreachable(conn, err))
+	}
+	problems = len(found)
+	for _, p := range found {
+		say("%s", p)
+	}
+	for _, durable := range durables {
+		if err := conn.EnsureDurable(ctx, durable, s.Filter(), create); err != nil {
+			say("durable %s: %v", durable, err)
+			problems++
+		}
+	}
+	if problems > 0 {
+		return problems, nil
+	}
+	say("streams %s and %s are good", conn.Stream(), conn.SchemasStream())
+	if role == "poller" {
+		say("the frames of %q go to %s", h.cfg.Identity, stream.Subjects{Topic: s.Topic}.Frames(h.cfg.Identity, lane))
+	}
+	return 0, nil
 }
 
 // unreachable adds to an error why there is no connection, if that is the reason.
@@ -234,32 +231,70 @@ func unreachable(conn *jetstream.Conn, err error) error {
 	return err
 }
 
+// inspectBehind is how many messages before the ones asked for are read, for the frames that those build on.
+const inspectBehind = 256
+
 // inspectStream prints the last messages of the first stream that the configuration names.
-func inspectStream(ctx context.Context, env *environment, last int, w io.Writer) error {
+func inspectStream(ctx context.Context, env *environment, last int, values bool, w io.Writer) error {
 	h := &house{env: env, cfg: env.Config}
 	defer h.close()
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	s, role := h.cfg.PollerStream, "poller"
+	s, role := (*config.ReceiverStream)(nil), "receiver"
 	if len(h.cfg.ReceiverStreams) > 0 {
-		s, role = &h.cfg.ReceiverStreams[0].Stream, "receiver"
+		s = &h.cfg.ReceiverStreams[0]
+	} else {
+		s, role = published(h.cfg.PollerStream), "poller"
 	}
 	conn, err := h.connect(ctx, s, role, nil)
 	if err != nil {
 		return err
 	}
-	messages, err := conn.Last(ctx, last)
+	b := newBlock(conn, s, jetstream.StreamConfig{})
+	messages, err := conn.Last(ctx, last+inspectBehind)
 	if err != nil {
 		return unreachable(conn, err)
 	}
 	if len(messages) == 0 {
 		return fmt.Errorf("stream %s holds no messages", conn.Stream())
 	}
-	for _, m := range messages {
-		_, _ = fmt.Fprintf(w, "%s  %d  %s\n", m.Subject, m.Sequence, m.Stored.UTC().Format(time.RFC3339Nano))
-		if err := dumpMessage(w, m.Data); err != nil {
-			_, _ = fmt.Fprintf(w, "  %v\n", err)
+	shown := &curtain{w: w}
+	var publisher string
+	out := newMessages(shown, values, func(id frame.SchemaID) (*frame.Schema, error) {
+		return fetchSchema(ctx, b, publisher, id)
+	})
+	for i, m := range messages {
+		shown.open = i >= len(messages)-last
+		publisher, _ = b.Publisher(m.Subject)
+		_, _ = fmt.Fprintf(shown, "%s  %d  %s\n", m.Subject, m.Sequence, m.Stored.UTC().Format(time.RFC3339Nano))
+		if err := out.dump(m.Data); err != nil {
+			_, _ = fmt.Fprintf(shown, "  %v\n", err)
 		}
 	}
 	return nil
+}
+
+// fetchSchema asks a block's registry for one schema.
+func fetchSchema(ctx context.Context, b *block, publisher string, id frame.SchemaID) (*frame.Schema, error) {
+	msg, err := b.Schema(ctx, publisher, id)
+	if err != nil {
+		return nil, err
+	}
+	return frame.UnmarshalSchemaDelta(id, msg, func(parent frame.SchemaID) (*frame.Schema, []byte, error) {
+		msg, err := b.Schema(ctx, publisher, parent)
+		return nil, msg, err
+	}, frame.DefaultLimits())
+}
+
+// curtain lets through what is written while it is open.
+type curtain struct {
+	w    io.Writer
+	open bool
+}
+
+func (c *curtain) Write(p []byte) (int, error) {
+	if !c.open {
+		return len(p), nil
+	}
+	return c.w.Write(p)
 }

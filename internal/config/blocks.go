@@ -178,7 +178,7 @@ func (s *Spool) defaults() {
 // Receiver says what a receiver keeps and whom it listens to.
 type Receiver struct {
 	StateDirectory string `yaml:"state_directory"`
-	// Publishers that are heard; empty is all.
+	// Publishers that are expected to be heard of.
 	Publishers []string `yaml:"publishers,omitempty"`
 	Limits     Limits   `yaml:"limits"`
 

@@ -160,6 +160,9 @@ func (c *Config) warningsOf(role Role) []Warning {
 	if c.Management != nil {
 		add("management", "management is not in this build yet; the block is ignored")
 	}
+	if len(c.Receiver.Publishers) > 0 {
+		add("receiver.publishers", "telling of publishers that are silent is not in this build yet; the list is ignored")
+	}
 	if role == StandaloneRole && c.PollerStream != nil {
 		add("poller_stream", "standalone has a stream of its own; the block is ignored")
 	}

@@ -12,9 +12,9 @@ import (
 
 // commit makes what a pass found the state of the layout.
 func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
-	p := &l.pass
-	if p.limited {
-		return l.refuse(fmt.Errorf("sample_limit exceeded: %d samples after relabelling, limit %d", p.appended, l.rules.SampleLimit))
+	p := l.pass
+	if l.tally.limited {
+		return l.refuse(fmt.Errorf("sample_limit exceeded: %d samples after relabelling, limit %d", l.tally.appended, l.rules.SampleLimit))
 	}
 	var old []frame.Series
 	var families []frame.Family
@@ -38,7 +38,7 @@ func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 		}
 	}
 	l.presence()
-	l.keep(kind, positional && !p.aliased && !p.conflict && p.skipped.Ahead == 0)
+	l.keep(kind, positional && !p.aliased && !p.conflict && l.tally.skipped.Ahead == 0)
 	l.blank, l.failed = false, nil
 	return l.parsed(), nil
 }
@@ -64,7 +64,7 @@ func (l *Layout) age(n int) (missed []uint8, expired bool) {
 // remake makes the schema anew: what is absent for too long leaves, fresh series stand behind the one that they came
 // after, all else keeps its place.
 func (l *Layout) remake(old []frame.Series, missed []uint8) (*catalog, error) {
-	p := &l.pass
+	p := l.pass
 	n := len(old)
 	order := make([]int32, 0, n+len(p.fresh))
 	byAnchor := make([]int32, len(p.fresh))
@@ -124,7 +124,7 @@ func (l *Layout) remake(old []frame.Series, missed []uint8) (*catalog, error) {
 
 // attribute gives the family of each series: that which was described last before its line, if the name fits.
 func (l *Layout) attribute(old []frame.Series) []int32 {
-	p := &l.pass
+	p := l.pass
 	n := len(old)
 	family := make([]int32, n+len(p.fresh))
 	for i := range family {
@@ -152,7 +152,7 @@ func (l *Layout) attribute(old []frame.Series) []int32 {
 
 // joined tells whether a series that the schema has is found in a family that it was not known to be of.
 func (l *Layout) joined(old []frame.Series, families []frame.Family) bool {
-	p := &l.pass
+	p := l.pass
 	for i := range p.lines {
 		ln := &p.lines[i]
 		if ln.series < 0 || ln.family < 0 || int(ln.series) >= len(old) ||
@@ -175,7 +175,7 @@ func (l *Layout) labelsOf(old []frame.Series, s int32) labels.Labels {
 
 // replace moves what the layout and the pass keep for each series to its new place, and families to theirs.
 func (l *Layout) replace(order, place, families []int32, missed []uint8) {
-	p := &l.pass
+	p := l.pass
 	from := l.column
 	l.column = frame.Column{}
 	l.grow(len(order))
@@ -240,7 +240,7 @@ func (l *Layout) presence() {
 
 // keep makes the lines of the pass the skeleton for the next exposition.
 func (l *Layout) keep(kind kind, positional bool) {
-	p := &l.pass
+	p := l.pass
 	sk := &skeleton{catalog: l.catalog, kind: kind, positional: positional, arena: p.arena, lines: p.lines, tail: p.tail}
 	if l.skeleton != nil && l.skeleton.equal(sk) {
 		return

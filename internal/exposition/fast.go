@@ -39,7 +39,7 @@ func (l *Layout) match(sk *skeleton, body []byte) (at, pos int) {
 			if ln.flags&repeated == 0 {
 				values[s], mantissas[s], exponents[s] = n.value, n.mantissa, n.exponent
 			} else {
-				l.pass.skipped.Duplicates++
+				l.tally.skipped.Duplicates++
 			}
 		}
 		pos, start = next, end
@@ -72,9 +72,8 @@ func (l *Layout) matchSuffix(kind kind, ln *line, body []byte, pos int) (next in
 // resync goes on after match found a difference: lines that differ are looked up, unknown ones given to Prometheus'
 // parser one by one, and comparing goes on behind the line found. It gives up on whatever is unusual.
 func (l *Layout) resync(sk *skeleton, body []byte, at, pos int) bool {
-	p := &l.pass
-	p.skipped = Skipped{}
 	l.own(sk, at)
+	p := l.pass
 	for {
 		if at < len(sk.lines) {
 			if next := l.matchLine(sk, at, body, pos); next >= 0 {
@@ -112,7 +111,7 @@ func (l *Layout) resync(sk *skeleton, body []byte, at, pos int) bool {
 
 // matchLine takes line at from where it is expected, or gives -1.
 func (l *Layout) matchLine(sk *skeleton, at int, body []byte, pos int) int {
-	p := &l.pass
+	p := l.pass
 	ln := &sk.lines[at]
 	seg := sk.arena[sk.start(at):ln.end]
 	from := pos + len(seg)
@@ -214,7 +213,7 @@ func (l *Layout) parseLine(text, key []byte, n number, ts int64) (labels.Labels,
 // comments takes blank and comment lines and gives where the first other one begins. What would describe a family
 // otherwise than before is not ok.
 func (l *Layout) comments(body []byte, from int) (next int, ok bool) {
-	p := &l.pass
+	p := l.pass
 	next = from
 	hash := false
 	for next < len(body) && (body[next] == '#' || body[next] == '\n') {

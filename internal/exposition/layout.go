@@ -64,7 +64,9 @@ type Layout struct {
 	column frame.Column
 	// stamps are the timestamps of the column while there are any; stampBuf is their memory.
 	stamps, stampBuf []int64
-	pass             pass
+	tally            tally
+	// pass is what a parse finds out; nil between parses.
+	pass *pass
 }
 
 // NewLayout makes the layout of one target.
@@ -137,11 +139,13 @@ func (l *Layout) Parse(body []byte, contentType string) (Parsed, error) {
 		if pos < 0 {
 			return l.unchanged()
 		}
+		defer l.shut()
 		if kind == kindText && l.resync(sk, body, at, pos) {
 			return l.commit(kind, true)
 		}
 		l.begin()
 	}
+	defer l.shut()
 	positional, err := l.read(body, contentType, kind)
 	if err != nil {
 		return l.refuse(err)
@@ -177,27 +181,33 @@ func (l *Layout) unchanged() (Parsed, error) {
 	sk := l.skeleton
 	if l.blank || l.missed != nil {
 		// Presence may change, and the absent ones grow older.
+		defer l.shut()
 		l.own(sk, len(sk.lines))
 		l.pass.tail = append(l.pass.tail, sk.tail...)
 		return l.commit(sk.kind, true)
 	}
-	l.pass.scraped, l.pass.postRelabel = len(sk.lines), sk.kept
+	l.tally.scraped, l.tally.postRelabel = len(sk.lines), sk.kept
 	return l.parsed(), nil
 }
 
+// begin forgets what the last parse found.
+func (l *Layout) begin() {
+	l.tally = tally{}
+	l.stamps = nil
+}
+
 func (l *Layout) parsed() Parsed {
-	p := &l.pass
 	c := l.column
 	c.Timestamps = l.stamps
 	return Parsed{
 		Schema: l.catalog.schema, Column: c,
-		Scraped: p.scraped, PostRelabel: p.postRelabel, Added: p.added, Skipped: p.skipped,
+		Scraped: l.tally.scraped, PostRelabel: l.tally.postRelabel, Added: l.tally.added, Skipped: l.tally.skipped,
 	}
 }
 
 // refuse ends a parse that failed.
 func (l *Layout) refuse(err error) (Parsed, error) {
-	p := &l.pass
+	p := l.pass
 	known := 0
 	if l.skeleton != nil {
 		known = len(l.skeleton.lines)
@@ -221,7 +231,7 @@ func (l *Layout) refuse(err error) (Parsed, error) {
 	if text := err.Error(); len(text) > maxErrorText {
 		err = errors.New(text[:maxErrorText] + "…")
 	}
-	return Parsed{Scraped: p.scraped, PostRelabel: p.postRelabel, Added: p.added, Skipped: p.skipped},
+	return Parsed{Scraped: l.tally.scraped, PostRelabel: l.tally.postRelabel, Added: l.tally.added, Skipped: l.tally.skipped},
 		fmt.Errorf("exposition: %w", err)
 }
 

@@ -8,7 +8,18 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
-// pass is what one parse finds out. Its memory is used again by the next one.
+// tally is what one parse counts.
+type tally struct {
+	scraped, postRelabel, added int
+	// appended counts against the sample limit; limited says that it was exceeded.
+	appended int
+	limited  bool
+	skipped  Skipped
+	// latest is the latest timestamp that is taken; 0 until one is seen.
+	latest int64
+}
+
+// pass is what one parse finds out that does not find all as it was. Its memory goes from layout to layout.
 type pass struct {
 	// arena, lines and tail become the next skeleton.
 	arena []byte
@@ -39,15 +50,8 @@ type pass struct {
 	typ    metricType
 	says   lineFlags
 
-	scraped, postRelabel, added int
-	// appended counts against the sample limit; limited says that it was exceeded.
-	appended int
-	limited  bool
 	// aliased says that two keys give one series.
 	aliased bool
-	skipped Skipped
-	// latest is the latest timestamp that is taken; 0 until one is seen.
-	latest int64
 
 	scratch labels.ScratchBuilder
 }
@@ -83,9 +87,15 @@ func (p *pass) keyOf(i int) []byte {
 	return p.arena[l.key : l.key+l.keyLen]
 }
 
-// begin forgets the last pass.
-func (l *Layout) begin() {
-	p := &l.pass
+// open takes the memory of a pass and begins it.
+func (l *Layout) open() {
+	if l.pass == nil {
+		l.pass, _ = l.store.passes.Get().(*pass)
+	}
+	if l.pass == nil {
+		l.pass = new(pass)
+	}
+	p := l.pass
 	*p = pass{
 		arena: p.arena[:0], lines: p.lines[:0], tail: p.tail[:0], seen: p.seen[:0], present: p.present[:0], fresh: p.fresh[:0],
 		freshKeys: p.freshKeys, freshLabels: p.freshLabels, described: p.described[:0], scratch: p.scratch,
@@ -93,15 +103,33 @@ func (l *Layout) begin() {
 	}
 	clear(p.freshKeys)
 	clear(p.freshLabels)
-	l.stamps = nil
 	if l.catalog != nil {
 		p.families = l.catalog.schema.Families
 	}
 }
 
+// shut ends the pass and gives its memory back.
+func (l *Layout) shut() {
+	p := l.pass
+	if p == nil {
+		return
+	}
+	l.pass = nil
+	clear(p.fresh[:cap(p.fresh)])
+	p.families, p.familyIndex = nil, nil
+	if cap(p.arena) <= largestPass {
+		l.store.passes.Put(p)
+	}
+}
+
+// largestPass is the largest memory of a pass, by its lines, that is kept.
+const largestPass = 16 << 20
+
 // own takes the first n lines of the old skeleton over as they are; their samples are in the column already.
 func (l *Layout) own(sk *skeleton, n int) {
-	p := &l.pass
+	l.open()
+	l.tally = tally{latest: l.tally.latest}
+	p := l.pass
 	series := 0
 	if l.catalog != nil {
 		series = len(l.catalog.schema.Series)
@@ -114,11 +142,10 @@ func (l *Layout) own(sk *skeleton, n int) {
 	if n == 0 {
 		return
 	}
-	p.skipped.Duplicates = 0
 	p.arena = append(p.arena, sk.arena[:sk.lines[n-1].end]...)
 	p.lines = append(p.lines, sk.lines[:n]...)
 	p.family, p.typ = sk.lines[n-1].family, sk.lines[n-1].typ
-	p.scraped = n
+	l.tally.scraped = n
 	for i := range p.lines {
 		ln := &p.lines[i]
 		p.seen[i] = true
@@ -126,21 +153,21 @@ func (l *Layout) own(sk *skeleton, n int) {
 		case ln.series == dropped:
 			continue
 		case ln.flags&repeated != 0:
-			p.skipped.Duplicates++
+			l.tally.skipped.Duplicates++
 		default:
 			p.present[ln.series] = sampled
 			p.anchor = ln.series
-			p.appended++
+			l.tally.appended++
 		}
-		p.postRelabel++
+		l.tally.postRelabel++
 	}
 }
 
 // known takes a sample of a line that the old skeleton has at id: the first one of its key there.
 func (l *Layout) known(sk *skeleton, id int32, seg []byte, keyAt int, n number, ts int64) {
-	p := &l.pass
+	p := l.pass
 	old := &sk.lines[id]
-	p.scraped++
+	l.tally.scraped++
 	var flags lineFlags
 	if old.series != dropped {
 		flags = l.sample(old.series, p.seen[id], true, n, ts)
@@ -152,8 +179,8 @@ func (l *Layout) known(sk *skeleton, id int32, seg []byte, keyAt int, n number, 
 
 // unknown takes a sample of a line that the old skeleton lacks. exposed gives its labels.
 func (l *Layout) unknown(key, seg []byte, keyAt int, n number, ts int64, exposed func(*labels.Labels)) error {
-	p := &l.pass
-	p.scraped++
+	p := l.pass
+	l.tally.scraped++
 	if first, ok := p.freshKeys[string(key)]; ok {
 		series := p.lines[first].series
 		var flags lineFlags
@@ -206,7 +233,7 @@ func (l *Layout) enter(exposed labels.Labels, n number) (int32, error) {
 
 // place gives the index of the series with these labels of a schema, a new one if need be.
 func (l *Layout) place(ls labels.Labels, n number) int32 {
-	p := &l.pass
+	p := l.pass
 	old := int32(0)
 	if l.catalog != nil {
 		if i := l.catalog.find(ls); i >= 0 {
@@ -251,7 +278,7 @@ func (p *pass) addFresh(ls labels.Labels, base float64) {
 // sample takes one sample of a series and counts it as Prometheus does. again says that the exposition had its key
 // before, cached that an earlier one had, so that the series does not count as added.
 func (l *Layout) sample(series int32, again, cached bool, n number, ts int64) (flags lineFlags) {
-	p := &l.pass
+	p := l.pass
 	if again {
 		flags |= repeated
 	} else if p.present[series] != 0 {
@@ -259,34 +286,34 @@ func (l *Layout) sample(series int32, again, cached bool, n number, ts int64) (f
 	}
 	p.present[series] = max(p.present[series], named)
 	taken := l.take(series, again, n, ts)
-	if !cached && taken && !p.limited {
-		p.added++
+	if !cached && taken && !l.tally.limited {
+		l.tally.added++
 	}
 	if !cached && !taken {
 		flags |= untaken
 	}
-	p.postRelabel++
+	l.tally.postRelabel++
 	return flags
 }
 
 // take puts a sample into the column unless Prometheus' storage would refuse it.
 func (l *Layout) take(series int32, again bool, n number, ts int64) bool {
-	p := &l.pass
+	p := l.pass
 	if again && ts == frame.NoTimestamp {
-		p.skipped.Duplicates++
+		l.tally.skipped.Duplicates++
 		return false
 	}
-	p.appended++
-	if l.rules.SampleLimit > 0 && p.appended > l.rules.SampleLimit {
-		p.limited = true
+	l.tally.appended++
+	if l.rules.SampleLimit > 0 && l.tally.appended > l.rules.SampleLimit {
+		l.tally.limited = true
 		return false
 	}
 	if ts != frame.NoTimestamp && ts > l.latest() {
-		p.skipped.Ahead++
+		l.tally.skipped.Ahead++
 		return false
 	}
 	if p.present[series] == sampled {
-		p.skipped.Duplicates++
+		l.tally.skipped.Duplicates++
 		now, was := l.effective(ts), l.effective(l.stampOf(series))
 		if now == was {
 			return math.Float64bits(n.value) == math.Float64bits(l.column.Values[series])
@@ -323,10 +350,10 @@ func (l *Layout) effective(ts int64) int64 {
 }
 
 func (l *Layout) latest() int64 {
-	if l.pass.latest == 0 {
-		l.pass.latest = l.rules.Now().Add(maxAhead).UnixMilli()
+	if l.tally.latest == 0 {
+		l.tally.latest = l.rules.Now().Add(maxAhead).UnixMilli()
 	}
-	return l.pass.latest
+	return l.tally.latest
 }
 
 // add appends a line to the skeleton in the making: seg holds its bytes up to the value, the key at keyAt.

@@ -20,11 +20,11 @@ func (l *Layout) read(body []byte, contentType string, kind kind) (positional bo
 		// The parser appends a line break; made here, the keys it returns stay in the body.
 		body = append(body, '\n')[:len(body)]
 	}
+	l.own(l.skeleton, 0)
 	parser, err := newParser(body, contentType)
 	if err != nil {
 		return false, err
 	}
-	l.own(l.skeleton, 0)
 	r := reader{l: l, parser: parser, body: body, kind: kind, positional: kind != kindOther}
 	for {
 		e, err := parser.Next()
@@ -38,8 +38,8 @@ func (l *Layout) read(body []byte, contentType string, kind kind) (positional bo
 		case textparse.EntryType, textparse.EntryHelp, textparse.EntryUnit:
 			l.pass.describe(e, parser)
 		case textparse.EntryHistogram:
-			l.pass.scraped++
-			l.pass.skipped.Histograms++
+			l.tally.scraped++
+			l.tally.skipped.Histograms++
 		case textparse.EntrySeries:
 			if err := r.sample(); err != nil {
 				return false, err
@@ -80,7 +80,7 @@ func (r *reader) sample() error {
 	}
 	if r.kind != kindText {
 		for e := (exemplar.Exemplar{}); r.parser.Exemplar(&e); e = (exemplar.Exemplar{}) {
-			l.pass.skipped.Exemplars++
+			l.tally.skipped.Exemplars++
 		}
 	}
 	sk := l.skeleton

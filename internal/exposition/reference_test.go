@@ -62,121 +62,22 @@ func (r *reference) parse(body []byte, contentType string) (res refResult) {
 		res.err = err
 		return res
 	}
-	appended, limited, last := 0, false, ""
-	latest := r.rules.Now().Add(maxAhead).UnixMilli()
+	s := refScrape{reference: r, res: &res, parser: p, latest: r.rules.Now().Add(maxAhead).UnixMilli()}
 	for {
 		e, err := p.Next()
 		if errors.Is(err, io.EOF) {
 			break
+		}
+		if err == nil {
+			err = s.entry(e)
 		}
 		if err != nil {
 			res.err = err
 			r.iter++
 			return res
 		}
-		switch e {
-		case textparse.EntryType:
-			name, typ := p.Type()
-			last = string(name)
-			m := res.meta[last]
-			m.Type = typ
-			res.meta[last] = m
-			continue
-		case textparse.EntryHelp:
-			name, help := p.Help()
-			last = string(name)
-			m := res.meta[last]
-			m.Help = string(help)
-			res.meta[last] = m
-			continue
-		case textparse.EntryUnit:
-			name, unit := p.Unit()
-			last = string(name)
-			m := res.meta[last]
-			m.Unit = string(unit)
-			res.meta[last] = m
-			continue
-		case textparse.EntryComment:
-			continue
-		case textparse.EntryHistogram:
-			res.scraped++
-			res.histograms++
-			continue
-		}
-		res.scraped++
-		met, stamp, v := p.Series()
-		ts := int64(frame.NoTimestamp)
-		if stamp != nil && r.rules.HonorTimestamps {
-			ts = *stamp
-		}
-		if _, ok := r.drops[string(met)]; ok {
-			r.drops[string(met)] = r.iter
-			continue
-		}
-		entry, cached := r.series[string(met)]
-		already := cached && entry.iter == r.iter
-		var ls labels.Labels
-		if cached {
-			entry.iter = r.iter
-			ls = entry.labels
-		} else {
-			p.Labels(&ls)
-			if ls = r.rules.finalLabels(ls); ls.IsEmpty() {
-				r.drops[string(met)] = r.iter
-				continue
-			}
-			if err := r.rules.check(ls); err != nil {
-				res.err = err
-				r.iter++
-				return res
-			}
-		}
-		taken := false
-		switch key := ls.String(); {
-		case already && ts == frame.NoTimestamp:
-		default:
-			appended++
-			if r.rules.SampleLimit > 0 && appended > r.rules.SampleLimit {
-				limited = true
-				break
-			}
-			if ts != frame.NoTimestamp && ts > latest {
-				break
-			}
-			at := ts
-			if at == frame.NoTimestamp {
-				at = latest - maxAhead.Milliseconds()
-			}
-			old, ok := res.samples[key]
-			was := old.ts
-			if was == frame.NoTimestamp {
-				was = latest - maxAhead.Milliseconds()
-			}
-			switch {
-			case ok && at == was:
-				taken = math.Float64bits(old.value) == math.Float64bits(v)
-			case ok && at < was:
-			default:
-				taken = true
-				f := ""
-				if m, ok := res.meta[last]; ok && partOfFamily(ls.Get("__name__"), &frame.Family{Name: last, Type: m.Type}) {
-					f = last
-				}
-				res.samples[key] = refSample{v, ts, f}
-			}
-		}
-		if !cached && taken {
-			r.series[string(met)] = &refEntry{ls, r.iter}
-			if !limited {
-				res.added++
-			}
-		}
-		res.postRelabel++
-		for x := (exemplar.Exemplar{}); p.Exemplar(&x); x = (exemplar.Exemplar{}) {
-			res.exemplars++
-		}
 	}
-	if limited {
+	if s.limited {
 		res.err = errors.New("sample limit")
 		r.iter++
 		return res
@@ -195,6 +96,118 @@ func (r *reference) parse(body []byte, contentType string) (res refResult) {
 	return res
 }
 
+// refScrape is one scrape of the reference.
+type refScrape struct {
+	*reference
+	res      *refResult
+	parser   textparse.Parser
+	latest   int64
+	appended int
+	limited  bool
+	family   string
+}
+
+func (s *refScrape) entry(e textparse.Entry) error {
+	describe := func(name []byte, set func(*metadata.Metadata)) {
+		s.family = string(name)
+		m := s.res.meta[s.family]
+		set(&m)
+		s.res.meta[s.family] = m
+	}
+	switch e {
+	case textparse.EntryType:
+		name, typ := s.parser.Type()
+		describe(name, func(m *metadata.Metadata) { m.Type = typ })
+	case textparse.EntryHelp:
+		name, help := s.parser.Help()
+		describe(name, func(m *metadata.Metadata) { m.Help = string(help) })
+	case textparse.EntryUnit:
+		name, unit := s.parser.Unit()
+		describe(name, func(m *metadata.Metadata) { m.Unit = string(unit) })
+	case textparse.EntryHistogram:
+		s.res.scraped++
+		s.res.histograms++
+	case textparse.EntrySeries:
+		return s.sample()
+	}
+	return nil
+}
+
+func (s *refScrape) sample() error {
+	r, res := s.reference, s.res
+	res.scraped++
+	met, stamp, v := s.parser.Series()
+	ts := int64(frame.NoTimestamp)
+	if stamp != nil && r.rules.HonorTimestamps {
+		ts = *stamp
+	}
+	if _, ok := r.drops[string(met)]; ok {
+		r.drops[string(met)] = r.iter
+		return nil
+	}
+	entry, cached := r.series[string(met)]
+	already := cached && entry.iter == r.iter
+	var ls labels.Labels
+	if cached {
+		entry.iter = r.iter
+		ls = entry.labels
+	} else {
+		s.parser.Labels(&ls)
+		if ls = r.rules.finalLabels(ls); ls.IsEmpty() {
+			r.drops[string(met)] = r.iter
+			return nil
+		}
+		if err := r.rules.check(ls); err != nil {
+			return err
+		}
+	}
+	taken := (!already || ts != frame.NoTimestamp) && s.take(ls, v, ts)
+	if !cached && taken {
+		r.series[string(met)] = &refEntry{ls, r.iter}
+		if !s.limited {
+			res.added++
+		}
+	}
+	res.postRelabel++
+	for x := (exemplar.Exemplar{}); s.parser.Exemplar(&x); x = (exemplar.Exemplar{}) {
+		res.exemplars++
+	}
+	return nil
+}
+
+// take is what the appenders of a scrape and the storage behind them do.
+func (s *refScrape) take(ls labels.Labels, v float64, ts int64) bool {
+	s.appended++
+	if limit := s.rules.SampleLimit; limit > 0 && s.appended > limit {
+		s.limited = true
+		return false
+	}
+	if ts != frame.NoTimestamp && ts > s.latest {
+		return false
+	}
+	effective := func(ts int64) int64 {
+		if ts == frame.NoTimestamp {
+			return s.latest - maxAhead.Milliseconds()
+		}
+		return ts
+	}
+	key := ls.String()
+	if old, ok := s.res.samples[key]; ok {
+		switch at, was := effective(ts), effective(old.ts); {
+		case at == was:
+			return math.Float64bits(old.value) == math.Float64bits(v)
+		case at < was:
+			return false
+		}
+	}
+	x := refSample{value: v, ts: ts}
+	if m, ok := s.res.meta[s.family]; ok && partOfFamily(ls.Get("__name__"), &frame.Family{Name: s.family, Type: m.Type}) {
+		x.family = s.family
+	}
+	s.res.samples[key] = x
+	return true
+}
+
 // compare tells how a parse differs from the reference.
 func (r *reference) compare(want refResult, got Parsed, err error) error {
 	if (want.err == nil) != (err == nil) {
@@ -206,6 +219,9 @@ func (r *reference) compare(want refResult, got Parsed, err error) error {
 	}
 	if err != nil {
 		return nil
+	}
+	if got.Skipped.Exemplars != want.exemplars || got.Skipped.Histograms != want.histograms {
+		return fmt.Errorf("skipped %+v, want %d exemplars and %d histograms", got.Skipped, want.exemplars, want.histograms)
 	}
 	c, b, seen := got.Column, labels.NewBuilder(labels.EmptyLabels()), 0
 	if len(c.Values) != len(got.Schema.Series) {

@@ -20,6 +20,8 @@ type Schemas struct {
 	known     map[frame.SchemaID]*frame.Schema
 	catalogs  map[frame.SchemaID]weak.Pointer[catalog]
 	skeletons map[uint64]weak.Pointer[skeleton]
+	// passes is memory for parses that need more than the lines they know.
+	passes sync.Pool
 }
 
 // NewSchemas makes a store that finds the known schemas again, so that a restart gives the same series the same id.

@@ -19,6 +19,15 @@ var (
 	ErrNoParent = errors.New("parent schema not at hand")
 )
 
+// checksumError is an ErrChecksum of a frame.
+type checksumError struct{ told, found uint32 }
+
+func (e *checksumError) Error() string {
+	return fmt.Sprintf("%v: the frame says %08x, its values give %08x", ErrChecksum, e.told, e.found)
+}
+
+func (e *checksumError) Unwrap() error { return ErrChecksum }
+
 // VersionError says that a message uses something that this program is too old (or too new) to read.
 type VersionError struct {
 	// What is unknown: the version of a bundle or schema, a frame type, an encoding, a section.

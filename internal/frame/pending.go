@@ -9,6 +9,11 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
+// target reads a definition.
+func (r *reader) target(id uint64, lim Limits) *Target {
+	return &Target{ID: id, Interval: r.milliseconds("interval"), Timeout: r.milliseconds("timeout"), Labels: r.labels(lim.Labels)}
+}
+
 // pending is one frame on its way through the decoder.
 type pending struct {
 	*Decoder
@@ -24,15 +29,13 @@ type pending struct {
 // target reads the definition that every frame but SAMPLES has.
 func (p *pending) target() error {
 	start := p.r.b
-	t := &Target{ID: p.raw.Target}
 	p.known = p.targets[p.raw.Target]
 	if p.known != nil && bytes.HasPrefix(start, p.known.definition) {
 		p.r.b = start[len(p.known.definition):]
 		p.defined, p.frame.Target = p.known.definition, p.known.target
 		return nil
 	}
-	t.Interval, t.Timeout = p.r.milliseconds("interval"), p.r.milliseconds("timeout")
-	t.Labels = p.r.labels(p.lim.Labels)
+	t := p.r.target(p.raw.Target, p.lim)
 	if p.r.err != nil {
 		return fmt.Errorf("target: %w", p.r.err)
 	}
@@ -58,11 +61,12 @@ func (p *pending) plain() (*Frame, error) {
 
 // verify compares checksums; it is the last thing that may fail.
 func (p *pending) verify(id SchemaID, c *Column) error {
-	if checksum(p.epoch, &p.raw, id, c, p.buf[:]) == p.raw.Checksum {
+	found := checksum(p.epoch, &p.raw, id, c, p.buf[:])
+	if found == p.raw.Checksum {
 		return nil
 	}
 	p.forget(p.raw.Target)
-	return ErrChecksum
+	return &checksumError{told: p.raw.Checksum, found: found}
 }
 
 func (p *pending) down() (*Frame, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"time"
 
@@ -149,11 +150,14 @@ func (d *Dumper) frame(dec *Decoder, raw RawFrame) {
 	}
 	f, err := dec.Decode(raw, d.schema)
 	if err != nil {
+		if t := raw.definition(d.lim); t != nil {
+			d.target(t)
+		}
 		d.printf("\n    not decoded: %v\n", err)
 		return
 	}
 	if t := f.Target; t != nil {
-		d.printf(" labels=%s interval=%s timeout=%s", t.Labels, t.Interval, t.Timeout)
+		d.target(t)
 	}
 	switch f.Kind {
 	case End:
@@ -169,6 +173,24 @@ func (d *Dumper) frame(dec *Decoder, raw RawFrame) {
 	if d.Values && f.Kind == Scraped {
 		d.column(f)
 	}
+}
+
+func (d *Dumper) target(t *Target) {
+	d.printf(" labels=%s interval=%s timeout=%s", t.Labels, t.Interval, t.Timeout)
+}
+
+// definition is the target as the frame alone tells it, nil if it does not.
+func (f RawFrame) definition(lim Limits) *Target {
+	if f.Type != typeKeyframe && f.Type != typeDown && f.Type != typeEnd {
+		return nil
+	}
+	r := &reader{b: f.Body}
+	r.byte()
+	t := r.target(f.Target, lim)
+	if r.err != nil {
+		return nil
+	}
+	return t
 }
 
 // builds gives the base and the mask of a frame with a base.
@@ -195,7 +217,7 @@ func (d *Dumper) column(f *Frame) {
 		if f.Column.Absent.Has(i) {
 			continue
 		}
-		d.printf("    %s %s", f.Schema.SeriesLabels(i, f.Target.Labels, b), strconv.FormatFloat(v, 'g', -1, 64))
+		d.printf("    %s %s", f.Schema.SeriesLabels(i, f.Target.Labels, b), valueText(v))
 		if ts := f.Column.Timestamps; ts != nil && ts[i] != NoTimestamp {
 			d.printf(" %s", timeText(ts[i]))
 		}
@@ -232,7 +254,15 @@ func (d *Dumper) schemaMessage(msg []byte) error {
 		d.printf("  family %q type=%s unit=%q help=%q\n", f.Name, f.Type, f.Unit, f.Help)
 	}
 	for _, x := range s.Series {
-		d.printf("  %s family=%d base=%s\n", x.Labels, x.Family, strconv.FormatFloat(x.Base, 'g', -1, 64))
+		d.printf("  %s family=%d base=%s\n", x.Labels, x.Family, valueText(x.Base))
 	}
 	return nil
+}
+
+// valueText tells apart what NaN alone does not: a stale marker is one of them.
+func valueText(v float64) string {
+	if math.IsNaN(v) {
+		return fmt.Sprintf("NaN(%#016x)", math.Float64bits(v))
+	}
+	return strconv.FormatFloat(v, 'g', -1, 64)
 }

@@ -11,15 +11,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// logEvery is how often, at most, a spool that is full says what it dropped.
-const logEvery = time.Minute
-
 // MemoryOptions are the options of a Memory.
 type MemoryOptions struct {
 	// MaxBytes bounds what the records take, with the schemas that only they keep; 64 MiB if not positive.
 	MaxBytes int64
 	// Refuse lets a full spool answer ErrFull instead of dropping its oldest records.
-	Refuse     bool
+	Refuse bool
+	// MaxAge is how long a record may wait; any time if not positive.
+	MaxAge     time.Duration
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -39,9 +38,7 @@ type Memory struct {
 	closed  bool
 	wake    chan struct{} // closed by the next Append or Close; nil if nobody waits
 
-	lastLog     time.Time
-	dropped     int // records and samples dropped since then
-	lostSamples int
+	voice voice
 }
 
 // held is a schema with the number of records that name it.
@@ -59,7 +56,8 @@ func NewMemory(o MemoryOptions) *Memory {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	m := &Memory{opts: o, schemas: map[string]*held{}, live: map[string]struct{}{}}
-	m.metrics = newMetrics(o.Registerer, m)
+	m.metrics = newMetrics(o.Registerer, false, m.level)
+	m.voice = voice{log: o.Logger, metrics: m.metrics, refuse: o.Refuse}
 	return m
 }
 
@@ -72,6 +70,7 @@ func (m *Memory) Append(r Record, schemas ...Schema) error {
 	if m.closed {
 		return fmt.Errorf("append to the spool: %w", ErrClosed)
 	}
+	m.expire()
 	alone, added, err := m.cost(r, schemas)
 	switch {
 	case err != nil:
@@ -84,9 +83,9 @@ func (m *Memory) Append(r Record, schemas ...Schema) error {
 
 	m.take(r, schemas)
 	for m.bytes > m.opts.MaxBytes {
-		m.drop(m.entries[m.head])
+		m.drop(reasonFull)
 	}
-	m.logDropped(false)
+	m.voice.say(m.bytes, m.opts.MaxBytes, false)
 	m.wakeUp()
 	return nil
 }
@@ -145,14 +144,21 @@ func (m *Memory) refer(s *held, n int) {
 	delete(m.schemas, s.ID)
 }
 
-// drop gives up the oldest record for want of room.
-func (m *Memory) drop(e Entry) {
+// drop gives up the oldest record.
+func (m *Memory) drop(reason string) {
+	e := &m.entries[m.head].Record
+	m.voice.lose(reason, e.counts())
 	m.remove()
-	m.metrics.droppedRecords.WithLabelValues(reasonFull).Inc()
-	m.metrics.droppedFrames.WithLabelValues(reasonFull).Add(float64(e.Frames))
-	m.metrics.droppedSamples.WithLabelValues(reasonFull).Add(float64(e.Samples))
-	m.dropped++
-	m.lostSamples += e.Samples
+}
+
+// expire drops what waited too long.
+func (m *Memory) expire() {
+	if m.opts.MaxAge <= 0 {
+		return
+	}
+	for m.head < len(m.entries) && time.Since(m.entries[m.head].Appended) > m.opts.MaxAge {
+		m.drop(reasonAge)
+	}
 }
 
 // remove takes the oldest record away.
@@ -171,16 +177,6 @@ func (m *Memory) remove() {
 		clear(m.entries[n:])
 		m.entries, m.head = m.entries[:n], 0
 	}
-}
-
-// logDropped says what was dropped since it last did, at most once in logEvery unless it is the last time.
-func (m *Memory) logDropped(last bool) {
-	if m.dropped == 0 || !last && !m.lastLog.IsZero() && time.Since(m.lastLog) < logEvery {
-		return
-	}
-	m.opts.Logger.Warn("the spool is full and dropped its oldest samples, which are lost",
-		"reason", reasonFull, "count", m.lostSamples, "bytes", m.bytes, "limit", m.opts.MaxBytes)
-	m.lastLog, m.dropped, m.lostSamples = time.Now(), 0, 0
 }
 
 // Read returns up to max records after a position, in order. It waits until there is one, the spool is closed
@@ -203,6 +199,7 @@ func (m *Memory) Read(ctx context.Context, after Position, max int) ([]Entry, er
 func (m *Memory) read(after Position, max int) ([]Entry, <-chan struct{}, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.expire()
 	if after < m.last && m.head < len(m.entries) {
 		from := m.head
 		if first := m.entries[m.head].Position; after >= first {
@@ -314,14 +311,17 @@ func (m *Memory) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
-	m.logDropped(true)
+	m.voice.say(m.bytes, m.opts.MaxBytes, true)
 	m.wakeUp()
 	return nil
 }
 
-func (m *Memory) oldestAge() float64 {
-	if m.head == len(m.entries) {
-		return 0
+func (m *Memory) level() level {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := level{bytes: m.bytes, limit: m.opts.MaxBytes, records: len(m.entries) - m.head, schemas: len(m.schemas)}
+	if l.records > 0 {
+		l.age = time.Since(m.entries[m.head].Appended).Seconds()
 	}
-	return time.Since(m.entries[m.head].Appended).Seconds()
+	return l
 }

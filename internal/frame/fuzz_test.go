@@ -1,0 +1,170 @@
+package frame
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// fuzzLimits keep what hostile input may cost low enough to run many.
+func fuzzLimits() Limits {
+	lim := DefaultLimits()
+	lim.SchemaBytes, lim.Series, lim.Families = 1<<20, 10_000, 1000
+	return lim
+}
+
+func addGolden(f *testing.F, pattern string) {
+	files, err := filepath.Glob("testdata/golden/" + pattern)
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no golden files, %v", err)
+	}
+	for _, file := range files {
+		msg, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(msg)
+	}
+}
+
+// readable tells whether an error is one of those that reading may give.
+func readable(err error) bool {
+	var version *VersionError
+	var limit *LimitError
+	for _, e := range []error{ErrMalformed, ErrChecksum, ErrNoBase, ErrNoParent, errMissing} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return err == nil || errors.As(err, &version) || errors.As(err, &limit)
+}
+
+// FuzzBundle takes its input as a message, then as the frames of one that come to a decoder which holds a target.
+func FuzzBundle(f *testing.F) {
+	addGolden(f, "[1-5]*.bin")
+	w := newWorld(3, 30)
+	w.stamped = true
+	e := NewEncoder(1, testTarget(1, time.Second), EncoderOptions{})
+	e.length = 16
+	d := NewDecoder(1, fuzzLimits())
+	for i := range 7 {
+		at, c := w.scrape(false)
+		b, err := e.AppendScrape(nil, at, Report{}, w.schema, c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+		if i < 5 {
+			if _, err := decodeAll(d, b, w.schema); err != nil {
+				f.Fatal(err)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		b, err := ParseBundle(msg, fuzzLimits())
+		if !readable(err) {
+			t.Fatalf("a message is refused with %v", err)
+		}
+		if err == nil {
+			for _, err := range b.Frames() {
+				if !readable(err) {
+					t.Fatalf("a frame is refused with %v", err)
+				}
+			}
+		}
+		mine := d.clone()
+		for raw, err := range (&Bundle{frames: msg}).Frames() {
+			if err != nil {
+				break
+			}
+			// Past the checksum the decoder's state changes too, and has to stay sound.
+			_, err := mine.Decode(raw, known(w.schema))
+			if sum := (*checksumError)(nil); errors.As(err, &sum) {
+				mine = d.clone()
+				raw.Checksum = sum.found
+				_, err = mine.Decode(raw, known(w.schema))
+			}
+			if !readable(err) || errors.Is(err, ErrChecksum) {
+				t.Fatalf("a frame is refused with %v", err)
+			}
+			if mine.Bytes() < 0 || mine.Bytes() > mine.lim.StateBytes || len(mine.targets) > mine.lim.Targets {
+				t.Fatalf("%d bytes and %d targets are held", mine.Bytes(), len(mine.targets))
+			}
+		}
+	})
+}
+
+// FuzzSchema takes its input as a message, as the content of a full one, and as that of a delta.
+func FuzzSchema(f *testing.F) {
+	addGolden(f, "0*.bin")
+	w := newWorld(9, 12)
+	parent := w.schema
+	w.insert()
+	w.remake()
+	f.Add(w.schema.content())
+	f.Add(w.schema.appendDelta(nil, parent))
+	f.Add(w.schema.MarshalDelta(parent))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		lim := fuzzLimits()
+		if _, err := UnmarshalSchemaDelta(SchemaID{}, b, parents(parent), lim); err == nil || !readable(err) {
+			t.Fatalf("a message under no id: %v", err)
+		}
+		full, err := parseContent(b, lim)
+		if !readable(err) {
+			t.Fatalf("content is refused with %v", err)
+		}
+		delta, err2 := parseDelta(b, parent, lim)
+		if !readable(err2) {
+			t.Fatalf("a delta is refused with %v", err2)
+		}
+		for _, s := range []*Schema{full, delta} {
+			if s == nil {
+				continue
+			}
+			again, err := UnmarshalSchemaDelta(s.ID, s.MarshalDelta(parent), parents(parent), lim)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameSchema(t, again, s)
+			if again, err = parseContent(s.content(), lim); err != nil {
+				t.Fatal(err)
+			}
+			sameSchema(t, again, s)
+		}
+	})
+}
+
+// FuzzRoundTrip takes its input as the values of some scrapes, eight bytes each.
+func FuzzRoundTrip(f *testing.F) {
+	f.Add(uint64(1), []byte("12345678abcdefgh12345678ABCDEFGH"))
+	odd := []byte{}
+	for _, v := range oddValues {
+		odd = binary.LittleEndian.AppendUint64(odd, math.Float64bits(v))
+	}
+	f.Add(uint64(2), odd)
+	f.Fuzz(func(t *testing.T, seed uint64, b []byte) {
+		w := newWorld(seed, 1+int(seed%20))
+		e := NewEncoder(seed, testTarget(seed, time.Second), EncoderOptions{KeyframeEvery: int(seed % 20)})
+		d := NewDecoder(seed, DefaultLimits())
+		for range 20 {
+			at, c := w.scrape(seed&1 == 0)
+			for i := 0; i < len(c.Values) && len(b) >= 8; i += 1 + int(seed%3) {
+				c.Values[i] = math.Float64frombits(binary.LittleEndian.Uint64(b))
+				b = b[8:]
+			}
+			frame, err := e.AppendScrape(nil, at, Report{}, w.schema, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			frames, err := decodeAll(d, frame, w.schema)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameColumn(t, &frames[0].Column, c)
+		}
+	})
+}
