@@ -108,8 +108,8 @@ func hugeLengths() [][]byte {
 			"",                                     // the publisher's name is huge
 			"\x04evil",                             // the lane's
 			"\x04evil\x04live12345678\x01\x02",     // an optional field
-			"\x04evil\x04live12345678\x01\x00\x01", // a frame's target, position or body
-			"\x04evil\x04live12345678\x01\x00\x01\x01\x01\x01\x01",
+			"\x04evil\x04live12345678\x01\x00\x81", // a keyframe's target
+			"\x04evil\x04live12345678\x01\x00\x81\x01\x01\x02", // its body
 		} {
 			m := append([]byte("PSB\x02\x00"+head), length...)
 			all = append(all, binary.LittleEndian.AppendUint32(m, crc32.Checksum(m, crc32.MakeTable(crc32.Castagnoli))))

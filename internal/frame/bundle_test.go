@@ -106,9 +106,9 @@ func TestBundleDamage(t *testing.T) {
 		if _, err := ParseBundle(msg[:i], DefaultLimits()); err == nil {
 			t.Fatalf("cut at %d of %d it is taken", i, len(msg))
 		}
-		for x := 1; x < 256; x++ {
+		for _, x := range []byte{1, 2, 4, 8, 16, 32, 64, 128, 255} {
 			b := bytes.Clone(msg)
-			b[i] ^= byte(x)
+			b[i] ^= x
 			if _, err := ParseBundle(b, DefaultLimits()); err == nil {
 				t.Fatalf("with byte %d changed by %#x it is taken", i, x)
 			}
@@ -170,4 +170,62 @@ func (d *Decoder) clone() *Decoder {
 		c.targets[id] = &x
 	}
 	return c
+}
+
+// TestHostileLengths: what a frame says of its size is checked before it is believed.
+func TestHostileLengths(t *testing.T) {
+	huge := func(b ...byte) []byte { return appendUvarint(b, 1<<40) }
+	s := plainSchema(t, 100, 0)
+	key := func(rest []byte) []byte { // a keyframe of s up to its mask
+		b := appendTarget([]byte{compactReport}, testTarget(1, time.Second))
+		return append(append(append(b, s.ID[:]...), 0, 1), rest...)
+	}
+	section := func(k uint64, b []byte) []byte {
+		return append(appendString(appendUvarint([]byte{0}, k), string(b)), keyEnd)
+	}
+	for what, body := range map[string][]byte{
+		"nothing":          {},
+		"interval":         append([]byte{0}, bytes.Repeat([]byte{0xff}, 9)...),
+		"labels":           huge(0, 1, 1),
+		"label":            huge(0, 1, 1, 1),
+		"classes":          key(huge()),
+		"class":            key([]byte{1, 0, 0x41}),
+		"class row":        key([]byte{1, 100, 1}),
+		"class run":        key(huge(1, 0, 0x81)),
+		"section":          key(huge(0, 9<<1)),
+		"sections in turn": key([]byte{0, 9 << 1, 0, 8 << 1, 0, 0}),
+		"change":           key(section(keyChange, nil)),
+		"absent":           key(section(keyAbsent, huge(0))),
+		"groups":           key(section(keyTimestamps, huge(groupsCoded))),
+		"groups of base":   key(section(keyTimestamps, []byte{groupsOfBase})),
+		"rows of a group":  key(section(keyTimestamps, huge(groupsCoded, 1))),
+		"escapes":          key(huge(0, keyEnd)),
+		"escape":           key([]byte{0, keyEnd, 1, 100, 0, 0}),
+		"rows above":       key([]byte{0, keyEnd, 0, 0, 0x80, 0xff}),
+		"no residuals":     key([]byte{0, keyEnd, 0, 1, 0, 1}),
+		"escape unchanged": key([]byte{0, keyEnd, 1, 0, 0, 0}),
+		"too many bytes":   key([]byte{0, keyEnd, 0, 0, 0, 0}),
+	} {
+		var err error
+		d := NewDecoder(1, DefaultLimits())
+		grown := allocated(func() {
+			_, err = d.Decode(RawFrame{Type: typeKeyframe, Target: 1, Position: 1, Body: body}, known(s))
+		})
+		var limit *LimitError
+		if !errors.Is(err, ErrMalformed) && !errors.As(err, &limit) || grown > 64<<10 || d.Targets() > 0 {
+			t.Errorf("%s: %v, %d bytes were taken", what, err, grown)
+		}
+	}
+	b := &Bundle{frames: huge(typeDown, 1, 1, 1)}
+	for _, err := range b.Frames() {
+		if !errors.Is(err, ErrTruncated) {
+			t.Errorf("body: %v", err)
+		}
+	}
+	lim := DefaultLimits()
+	lim.MessageBytes = 10
+	var limit *LimitError
+	if _, err := ParseBundle(make([]byte, 11), lim); !errors.As(err, &limit) || limit.Got != 11 || limit.Max != 10 {
+		t.Errorf("message: %v", err)
+	}
 }

@@ -43,57 +43,91 @@ func readable(err error) bool {
 	return err == nil || errors.As(err, &version) || errors.As(err, &limit)
 }
 
-// FuzzBundle takes its input as a message, then as the frames of one that come to a decoder which holds a target.
+// FuzzBundle takes its input as a message.
 func FuzzBundle(f *testing.F) {
 	addGolden(f, "[1-5]*.bin")
-	w := newWorld(3, 30)
-	w.stamped = true
-	e := NewEncoder(1, testTarget(1, time.Second), EncoderOptions{})
-	e.length = 16
-	d := NewDecoder(1, fuzzLimits())
-	for i := range 7 {
-		at, c := w.scrape(false)
-		b, err := e.AppendScrape(nil, at, Report{}, w.schema, c)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-		if i < 5 {
-			if _, err := decodeAll(d, b, w.schema); err != nil {
-				f.Fatal(err)
-			}
-		}
-	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		b, err := ParseBundle(msg, fuzzLimits())
-		if !readable(err) {
-			t.Fatalf("a message is refused with %v", err)
-		}
-		if err == nil {
-			for _, err := range b.Frames() {
+		for _, m := range [][]byte{msg, sealed(append(msg[:len(msg):len(msg)], 0, 0, 0, 0))} {
+			b, err := ParseBundle(m, fuzzLimits())
+			if !readable(err) {
+				t.Fatalf("a message is refused with %v", err)
+			}
+			if err != nil {
+				continue
+			}
+			d := NewDecoder(b.Epoch, fuzzLimits())
+			for raw, err := range b.Frames() {
 				if !readable(err) {
+					t.Fatalf("a frame is refused with %v", err)
+				}
+				if err != nil {
+					break
+				}
+				if _, err := d.Decode(raw, known()); !readable(err) {
 					t.Fatalf("a frame is refused with %v", err)
 				}
 			}
 		}
-		mine := d.clone()
-		for raw, err := range (&Bundle{frames: msg}).Frames() {
-			if err != nil {
-				break
+	})
+}
+
+// FuzzFrame takes its input as the body of a frame that comes to a decoder which holds a target.
+func FuzzFrame(f *testing.F) {
+	w := newWorld(3, 30)
+	w.stamped = true
+	other := w.schema
+	e := NewEncoder(1, testTarget(1, time.Second), EncoderOptions{})
+	e.length = 16
+	d := NewDecoder(1, fuzzLimits())
+	add := func(b []byte, err error) {
+		if err != nil {
+			f.Fatal(err)
+		}
+		for raw := range (&Bundle{frames: b}).Frames() {
+			f.Add(raw.Type, raw.Position, raw.Body)
+			if raw.Position > 7 {
+				continue
 			}
-			// Past the checksum the decoder's state changes too, and has to stay sound.
-			_, err := mine.Decode(raw, known(w.schema))
+			if _, err := d.Decode(raw, known(w.schema, other)); err != nil {
+				f.Fatal(err)
+			}
+		}
+	}
+	for i := range 12 {
+		at, c := w.scrape(i > 4)
+		add(e.AppendScrape(nil, at, Report{}, w.schema, c))
+	}
+	add(e.AppendEnd(e.AppendDown(nil, 1, Report{}), 1, Removed), nil)
+	f.Fuzz(func(t *testing.T, typ byte, position uint64, body []byte) {
+		raw := RawFrame{Type: mustUnderstand | typ%6, Target: 1, Position: position, Body: body}
+		// Past the checksum the decoder's state changes too, and has to stay sound.
+		mine := d.clone()
+		for range 2 {
+			f, err := mine.Decode(raw, known(w.schema, other))
 			if sum := (*checksumError)(nil); errors.As(err, &sum) {
 				mine = d.clone()
 				raw.Checksum = sum.found
-				_, err = mine.Decode(raw, known(w.schema))
+				f, err = mine.Decode(raw, known(w.schema, other))
 			}
 			if !readable(err) || errors.Is(err, ErrChecksum) {
 				t.Fatalf("a frame is refused with %v", err)
 			}
-			if mine.Bytes() < 0 || mine.Bytes() > mine.lim.StateBytes || len(mine.targets) > mine.lim.Targets {
-				t.Fatalf("%d bytes and %d targets are held", mine.Bytes(), len(mine.targets))
+			if err == nil && f.Kind == Scraped && len(f.Column.Values) != len(f.Schema.Series) {
+				t.Fatalf("%d values of %d series", len(f.Column.Values), len(f.Schema.Series))
 			}
+			held := int64(0)
+			for _, x := range mine.targets {
+				for _, s := range x.states {
+					held += s.bytes()
+					if len(s.integers) != len(s.schema.Series) || len(s.classes) != len(s.schema.Series) {
+						t.Fatalf("a state of %d rows for %d series", len(s.integers), len(s.schema.Series))
+					}
+				}
+			}
+			if mine.Bytes() != held || held > mine.lim.StateBytes || len(mine.targets) > mine.lim.Targets {
+				t.Fatalf("%d bytes are held, %d counted, %d targets", held, mine.Bytes(), len(mine.targets))
+			}
+			raw.Position++
 		}
 	})
 }
