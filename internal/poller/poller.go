@@ -16,6 +16,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,7 +160,7 @@ func (p *Poller) Run(ctx context.Context) error {
 	for _, l := range p.loops {
 		p.start(l)
 	}
-	p.log.Info("polling", "publisher", p.cfg.Publisher, "lane", p.cfg.Lane, "epoch", p.epoch, "count", len(p.loops))
+	p.log.Info("polling", "publisher", p.cfg.Publisher, "lane", p.cfg.Lane, "epoch", strconv.FormatUint(p.epoch, 16), "count", len(p.loops))
 	p.mu.Unlock()
 
 	<-ctx.Done()

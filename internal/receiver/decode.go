@@ -161,7 +161,7 @@ func (p *Pipeline) schemaAnswer(ctx context.Context, l *lane, id frame.SchemaID,
 			return
 		}
 		p.Logger.Error("schema is nowhere to be found: its frames are lost", "publisher", l.key.publisher,
-			"lane", l.key.lane, "epoch", l.key.epoch, "schema", id.String())
+			"lane", l.key.lane, "epoch", l.key.epochText(), "schema", id.String())
 		if l.abandoned == nil {
 			l.abandoned = make(map[frame.SchemaID]bool)
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 )
 
@@ -33,6 +34,9 @@ type laneKey struct {
 	publisher, lane string
 	epoch           uint64
 }
+
+// epochText is the epoch as inspect and the poller write it.
+func (k laneKey) epochText() string { return strconv.FormatUint(k.epoch, 16) }
 
 // doneLane is what is done of one lane: everything up to upTo, and the scattered ones above it. What was begun and is
 // not done may have been delivered.

@@ -163,7 +163,7 @@ func (p *Pipeline) repeated(l *lane, b *bundle) {
 		if !l.forked {
 			l.forked = true
 			p.Logger.Error("two different bundles claim one place: two pollers run with one identity, or one was restored from a copy",
-				"publisher", l.key.publisher, "lane", l.key.lane, "epoch", l.key.epoch, "seq", seq)
+				"publisher", l.key.publisher, "lane", l.key.lane, "epoch", l.key.epochText(), "seq", seq)
 		}
 		p.release(b)
 		return
@@ -224,7 +224,7 @@ func (p *Pipeline) checkTail(l *lane, pre *frame.Predecessor) {
 	lost := old.settleTotals(pre.Totals, frame.Totals{})
 	p.metrics.lost(k.publisher, lost)
 	p.Logger.Warn("the end of the previous epoch is missing", "publisher", k.publisher, "lane", k.lane,
-		"epoch", k.epoch, "from", old.next, "to", pre.Seq, "count", lost.Samples)
+		"epoch", k.epochText(), "from", old.next, "to", pre.Seq, "count", lost.Samples)
 }
 
 // declareGap gives up waiting for the bundles before the first one held.
@@ -240,7 +240,7 @@ func (p *Pipeline) declareGap(ctx context.Context, l *lane) {
 	}
 	g := gap{l.next, first - 1}
 	p.metrics.missing(l.key.publisher, g.to-g.from+1)
-	p.Logger.Warn("bundles are missing", "publisher", l.key.publisher, "lane", l.key.lane, "epoch", l.key.epoch,
+	p.Logger.Warn("bundles are missing", "publisher", l.key.publisher, "lane", l.key.lane, "epoch", l.key.epochText(),
 		"from", g.from, "to", g.to)
 	if len(l.gaps) == gapsKept {
 		l.gaps = l.gaps[1:]
@@ -301,7 +301,7 @@ func (p *Pipeline) forget(l *lane, why string) {
 	}
 	if n := len(l.queue) + len(l.held); n > 0 {
 		p.Logger.Warn("bundles of an old epoch dropped", "publisher", l.key.publisher, "lane", l.key.lane,
-			"epoch", l.key.epoch, "count", n, "reason", why)
+			"epoch", l.key.epochText(), "count", n, "reason", why)
 	}
 	l.queue = nil
 	delete(p.lanes, l.key)

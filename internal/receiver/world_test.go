@@ -288,8 +288,10 @@ type site struct {
 	scrapes float64
 	schema  *frame.Schema
 	encoder *frame.Encoder
+	opts    frame.EncoderOptions
 	totals  frame.Totals
 	pre     *frame.Predecessor
+	skew    time.Duration // of its clock
 }
 
 func newSite(w *world, name string, opts frame.EncoderOptions) *site {
@@ -312,18 +314,24 @@ func newSite(w *world, name string, opts frame.EncoderOptions) *site {
 func (s *site) restart(opts frame.EncoderOptions) {
 	s.epoch++
 	s.seq, s.totals = 0, frame.Totals{}
+	s.opts = opts
+	s.every(15 * time.Second)
+}
+
+// every begins anew with another interval of scrapes; only before the first bundle of an epoch.
+func (s *site) every(interval time.Duration) {
 	s.encoder = frame.NewEncoder(s.epoch, &frame.Target{
 		ID:       1,
-		Labels:   labels.FromStrings("instance", "a", "job", "test"),
-		Interval: 15 * time.Second, Timeout: 10 * time.Second,
-	}, opts)
+		Labels:   labels.FromStrings("instance", s.name, "job", "test"),
+		Interval: interval, Timeout: 10 * time.Second,
+	}, s.opts)
 }
 
 // bundle makes the next bundle, with one scrape.
 func (s *site) bundle() []byte {
 	s.scrapes++
 	s.seq++
-	frames, err := s.encoder.AppendScrape(nil, time.Now().UnixMilli(), frame.Report{Duration: time.Millisecond, Scraped: 2, PostRelabel: 2},
+	frames, err := s.encoder.AppendScrape(nil, time.Now().Add(s.skew).UnixMilli(), frame.Report{Duration: time.Millisecond, Scraped: 2, PostRelabel: 2},
 		s.schema, &frame.Column{Values: []float64{s.scrapes, rand.Float64()}})
 	if err != nil {
 		s.w.t.Fatal(err)
