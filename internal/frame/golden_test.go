@@ -83,6 +83,15 @@ func goldenMessages(t *testing.T) map[string][]byte {
 		"01-schema-delta": two.MarshalDelta(one),
 		"02-schema-plain": append([]byte("PSS\x02\x00"), appendString(nil, string(mustSchema(t, nil, series[7:]).content()))...),
 	}
+	more := mustSchema(t, families, append(append(series[:2:2], Series{Labels: ls("__name__", "http_requests_total", "code", "503"), Family: 0, Base: 7.5}), series[2:]...))
+	m["03-schema-delta-inserted"] = more.MarshalDelta(one)
+	goldenFrames(t, m, one, more, two)
+	return m
+}
+
+// goldenFrames adds the bundles of a target that comes to have other series, twice.
+func goldenFrames(t *testing.T, m map[string][]byte, one, more, two *Schema) {
+	ls := labels.FromStrings
 	bundle := func(seq uint64, frames []byte) []byte {
 		return AppendBundle(nil, Header{Publisher: "edge-1.example.net", Lane: "live", Epoch: 0x1122334455667788, Seq: seq}, frames)
 	}
@@ -112,8 +121,6 @@ func goldenMessages(t *testing.T) map[string][]byte {
 	m["24-samples-timestamps"] = bundle(6, scrape(one, 4, plain, Column{Values: []float64{1, 2, 3, 4, 5, 6, 7, 8}, Timestamps: stamps}))
 	stamps = append([]int64{start + 9}, stamps[1:]...)
 	m["25-samples-regrouped"] = bundle(7, scrape(one, 5, plain, Column{Values: []float64{1, 2, 3, 4, 5, 6, 7, 8}, Timestamps: stamps}))
-	more := mustSchema(t, families, append(append(series[:2:2], Series{Labels: ls("__name__", "http_requests_total", "code", "503"), Family: 0, Base: 7.5}), series[2:]...))
-	m["03-schema-delta-inserted"] = more.MarshalDelta(one)
 	m["26-samples-change"] = bundle(8, scrape(more, 6, Report{Scraped: 9, PostRelabel: 9, Added: 1}, Column{Values: []float64{4, 5, 8, 13, 17, 1.5, 17, 21.5, 8192}}))
 	m["27-keyframe-change"] = bundle(9, scrape(two, 7, Report{Scraped: 7, PostRelabel: 7, Added: 1}, Column{Values: []float64{4, 13, 17, 1.5, 17, 1, 4096}}))
 	m["30-down"] = bundle(9, e.AppendDown(nil, start+105000, Report{Duration: 10 * time.Second, Scraped: 5}))
@@ -126,7 +133,6 @@ func goldenMessages(t *testing.T) map[string][]byte {
 	m["50-skipped"] = sealed(bytes.Replace(bundle(13, append([]byte{0x30, 1, 1, 1, 2, 'x', 'y', 0, 0, 0, 0}, AppendEpochEnd(nil, 0x1122334455667788, start)...)),
 		[]byte{13, keyEnd, 0x30}, []byte{13, 9 << 1, 3, 'a', 'b', 'c', keyEnd, 0x30}, 1))
 	m["51-unknown-version"] = []byte("PSB\x03 whatever a later version writes")
-	return m
 }
 
 // TestDumpDamage: what cannot be read is said, in the output or as an error.

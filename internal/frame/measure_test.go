@@ -21,84 +21,99 @@ type tally struct {
 }
 
 // measure encodes a target in bundles of ten frames and decodes them again; every difference is an error.
-func measure(t testing.TB, c *corpusTarget, opts EncoderOptions) (a tally) {
+func measure(t testing.TB, c *corpusTarget, opts EncoderOptions) tally {
 	t.Helper()
 	target := &Target{ID: 7, Labels: corpusLabels, Interval: 15 * time.Second, Timeout: 10 * time.Second}
+	m := measurement{t: t, c: c, d: NewDecoder(99, DefaultLimits()), known: map[SchemaID]*Schema{}}
+	m.samples = c.samples
 	e := NewEncoder(99, target, opts)
-	d := NewDecoder(99, DefaultLimits())
-	var last *Schema
-	known := map[SchemaID]*Schema{}
-	var frames []byte
-	seq := uint64(0)
-	first := 0
-	flush := func(end int) {
-		seq++
-		msg := AppendBundle(nil, Header{Publisher: "edge-1.example.net", Lane: "live", Epoch: 99, Seq: seq}, frames)
-		a.bundles += len(msg) - len(frames)
-		b, err := ParseBundle(msg, DefaultLimits())
-		if err != nil {
-			t.Fatal(err)
-		}
-		i := first
-		for raw, err := range b.Frames() {
-			if err != nil {
-				t.Fatal(err)
-			}
-			f, err := d.Decode(raw, func(id SchemaID) (*Schema, error) { return known[id], nil })
-			if err != nil {
-				t.Fatalf("%s scrape %d: %v", c.name, i, err)
-			}
-			sameFrame(t, f, &c.scrapes[i])
-			i++
-		}
-		if i != end {
-			t.Fatalf("%d frames of %d", i-first, end-first)
-		}
-		frames, first = frames[:0], end
-	}
 	for i := range c.scrapes {
 		s := &c.scrapes[i]
-		if last != s.schema {
-			m := s.schema.Marshal()
-			if last == nil {
-				a.firstSchema = len(m)
-			} else {
-				delta := s.schema.MarshalDelta(last)
-				got, err := UnmarshalSchemaDelta(s.schema.ID, delta, func(SchemaID) (*Schema, []byte, error) { return known[last.ID], nil, nil }, DefaultLimits())
-				if err != nil {
-					t.Fatal(err)
-				}
-				sameSchema(t, got, s.schema)
-				a.changes += len(delta)
-				a.changed++
-			}
-			got, err := UnmarshalSchema(s.schema.ID, m, DefaultLimits())
-			if err != nil {
-				t.Fatal(err)
-			}
-			sameSchema(t, got, s.schema)
-			known[s.schema.ID] = got
-			last = s.schema
+		if m.last != s.schema {
+			m.schema(s.schema)
 		}
-		before := len(frames)
+		before := len(m.pending)
 		var err error
-		if frames, err = e.AppendScrape(frames, s.time, Report{Duration: 3 * time.Millisecond, Added: i & 1}, s.schema, &s.column); err != nil {
+		if m.pending, err = e.AppendScrape(m.pending, s.time, Report{Duration: 3217431, Added: i & 1}, s.schema, &s.column); err != nil {
 			t.Fatal(err)
 		}
-		a.frames++
-		if n := len(frames) - before; frames[before] == typeKeyframe {
-			a.keyframes++
-			a.keyBytes += n
+		m.frames++
+		if n := len(m.pending) - before; m.pending[before] == typeKeyframe {
+			m.keyframes++
+			m.keyBytes += n
 		} else {
-			a.sampleBytes += n
+			m.sampleBytes += n
 		}
 		if i%10 == 9 || i == len(c.scrapes)-1 {
-			flush(i + 1)
+			m.flush(i + 1)
 		}
 	}
-	a.bundles += natsMessage * int(seq)
-	a.samples = c.samples
-	return a
+	return m.tally
+}
+
+type measurement struct {
+	tally
+	t       testing.TB
+	c       *corpusTarget
+	d       *Decoder
+	known   map[SchemaID]*Schema
+	last    *Schema
+	pending []byte
+	seq     uint64
+	first   int
+}
+
+// schema sends one, and reads it back in both forms.
+func (m *measurement) schema(s *Schema) {
+	m.t.Helper()
+	full := s.Marshal()
+	if m.last == nil {
+		m.firstSchema = len(full)
+	} else {
+		delta := s.MarshalDelta(m.last)
+		got, err := UnmarshalSchemaDelta(s.ID, delta, parents(m.known[m.last.ID]), DefaultLimits())
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		sameSchema(m.t, got, s)
+		m.changes += len(delta)
+		m.changed++
+	}
+	got, err := UnmarshalSchema(s.ID, full, DefaultLimits())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	sameSchema(m.t, got, s)
+	m.known[s.ID] = got
+	m.last = s
+}
+
+// flush sends a bundle of what is pending, up to scrape end, and reads it back.
+func (m *measurement) flush(end int) {
+	m.t.Helper()
+	m.seq++
+	msg := AppendBundle(nil, Header{Publisher: "edge-1.example.net", Lane: "live", Epoch: 99, Seq: m.seq}, m.pending)
+	m.bundles += len(msg) - len(m.pending) + natsMessage
+	b, err := ParseBundle(msg, DefaultLimits())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	i := m.first
+	for raw, err := range b.Frames() {
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		f, err := m.d.Decode(raw, func(id SchemaID) (*Schema, error) { return m.known[id], nil })
+		if err != nil {
+			m.t.Fatalf("%s scrape %d: %v", m.c.name, i, err)
+		}
+		sameFrame(m.t, f, &m.c.scrapes[i])
+		i++
+	}
+	if i != end {
+		m.t.Fatalf("%d frames of %d", i-m.first, end-m.first)
+	}
+	m.pending, m.first = m.pending[:0], end
 }
 
 func sameFrame(t testing.TB, f *Frame, s *corpusScrape) {

@@ -75,17 +75,15 @@ func (w *rowEncoder) block(buf []byte, at, end int) (word uint64, used int) {
 	stream := w.bits
 	for i, v := range values {
 		class, from := classes[i], base[i]
-		if special {
-			if w.absent.Has(at + i) {
-				d1, d2 = 0, d1
-				if w.out != nil {
-					w.out[at+i] = from
-				}
-				continue
+		if special && w.absent.Has(at+i) {
+			d1, d2 = 0, d1
+			if w.out != nil {
+				w.out[at+i] = from
 			}
-			if w.raw.Has(at + i) {
-				class = classFloat
-			}
+			continue
+		}
+		if special && w.raw.Has(at+i) {
+			class = classFloat
 		}
 		var m, d, residual int64
 		var ok bool
@@ -110,10 +108,8 @@ func (w *rowEncoder) block(buf []byte, at, end int) (word uint64, used int) {
 			residual = d
 			if p := pred[i]; p != 0 && w.classes[at+i-int(p)] == class {
 				code = codePredicted
-				if p == 1 {
-					residual -= d1
-				} else {
-					residual -= d2
+				if residual -= d1; p == 2 {
+					residual += d1 - d2
 				}
 			}
 		}

@@ -23,6 +23,8 @@ type bundle struct {
 
 	// history: read back, only to be decoded. skip: done before, only to be decoded and acknowledged.
 	history, skip bool
+	// format1: it is one message of format 1, which has no place in a lane and so none in the done table.
+	format1 bool
 	// repeated: it may have been delivered by an earlier process that was stopped before it noted so.
 	repeated bool
 }
@@ -52,7 +54,7 @@ const (
 // take receives one message.
 func (p *Pipeline) take(ctx context.Context, s *source, m *stream.Message) {
 	p.Metrics.received.Inc()
-	if b := s.inflight[m.Sequence]; b != nil {
+	if b := s.inflight[m.Sequence]; b != nil && b.message.Stored.Equal(m.Stored) {
 		// It comes again while it is still being worked on: only the right to acknowledge it is new.
 		b.message.Ack, b.message.InProgress = m.Ack, m.InProgress
 		return
@@ -60,6 +62,14 @@ func (p *Pipeline) take(ctx context.Context, s *source, m *stream.Message) {
 	b := &bundle{source: s, message: m}
 	s.inflight[m.Sequence] = b
 	p.held += len(m.Data) // until release
+	switch old := frame.IsFormat1(m.Data); {
+	case old:
+		p.takeFormat1(ctx, b)
+		return
+	case s.Publisher == nil:
+		p.dropMessage(b, "malformed", errors.New("a carrier of format 1 alone has a message that is not of format 1"))
+		return
+	}
 	l, reason, err := p.open(b)
 	var version *frame.VersionError
 	switch {
@@ -108,9 +118,9 @@ func (p *Pipeline) open(b *bundle) (l *lane, reason string, err error) {
 // dropMessage counts and acknowledges a message that is no bundle of anybody. Its subject is the only thing that is
 // known of it for sure.
 func (p *Pipeline) dropMessage(b *bundle, reason string, err error) {
-	publisher, perr := b.source.Publisher(b.message.Subject)
-	if perr != nil {
-		publisher = ""
+	publisher := ""
+	if b.source.Publisher != nil {
+		publisher, _ = b.source.Publisher(b.message.Subject)
 	}
 	p.metrics.dropped(publisher, reason, max(1, len(b.raws)))
 	p.Metrics.junk.logged(p.Logger, p.now, b.message.Subject, reason, err)
@@ -192,7 +202,7 @@ func (p *Pipeline) settle(b *bundle) {
 		return
 	}
 	h := &b.parsed.Header
-	if p.done.done(laneKey{h.Publisher, h.Lane, h.Epoch}, h.Seq) != nil {
+	if !b.format1 && p.done.done(laneKey{h.Publisher, h.Lane, h.Epoch}, h.Seq) != nil {
 		return // not noted, so not acknowledged; Run ends with the error
 	}
 	p.release(b)
@@ -207,7 +217,9 @@ func (p *Pipeline) release(b *bundle) {
 	if b.message.Ack != nil {
 		_ = b.message.Ack()
 	}
-	delete(b.source.inflight, b.message.Sequence)
+	if b.source.inflight[b.message.Sequence] == b { // else the stream was made anew and uses the number again
+		delete(b.source.inflight, b.message.Sequence)
+	}
 }
 
 // retry gives frames that the sink did not take to it again.

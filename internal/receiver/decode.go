@@ -3,6 +3,7 @@ package receiver
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
@@ -88,8 +89,12 @@ func (p *Pipeline) blockedBy(ctx context.Context, l *lane, b *bundle, err error)
 	reason := "malformed"
 	switch {
 	case errors.As(err, &missing):
-		if !l.abandoned[missing.id] {
+		asked, abandoned := l.abandoned[missing.id]
+		if !abandoned || p.now.Sub(asked) >= p.Limits.SchemaAge {
 			l.block = block{why: forSchema, schema: missing.id}
+			if abandoned {
+				l.block.age = p.Limits.SchemaAge // it may have been stored again: one answer is enough
+			}
 			p.askSchema(ctx, l)
 			return true
 		}
@@ -123,13 +128,13 @@ func (p *Pipeline) blockedBy(ctx context.Context, l *lane, b *bundle, err error)
 }
 
 // askSchema fetches the schema that blocks a lane, once a tick, until it is there or has been answered to be missing for
-// long enough.
+// long enough. The registry of the stream that the lane comes from is asked first.
 func (p *Pipeline) askSchema(ctx context.Context, l *lane) {
 	if l.block.asking {
 		return
 	}
 	l.block.asking = true
-	id, publisher := l.block.schema, l.key.publisher
+	id, asked := l.block.schema, p.now
 	registries := make([]Registry, 0, len(p.sources))
 	if len(l.queue) > 0 {
 		registries = append(registries, l.queue[0].source.Registry)
@@ -139,9 +144,8 @@ func (p *Pipeline) askSchema(ctx context.Context, l *lane) {
 			registries = append(registries, s.Registry)
 		}
 	}
-	asked := p.now
 	go func() {
-		_, err := p.Schemas.Fetch(ctx, publisher, id, registries)
+		_, err := p.Schemas.Fetch(ctx, l.key.publisher, id, registries)
 		p.answers.post(func() { p.schemaAnswer(ctx, l, id, asked, err) })
 	}()
 }
@@ -157,17 +161,23 @@ func (p *Pipeline) schemaAnswer(ctx context.Context, l *lane, id frame.SchemaID,
 		return
 	}
 	if err != nil {
+		before := l.block.age
 		if l.block.age += max(tick, p.now.Sub(asked)); l.block.age < p.Limits.SchemaAge {
 			return
 		}
-		p.Logger.Error("schema is nowhere to be found: its frames are lost", "publisher", l.key.publisher,
+		level := slog.LevelError
+		if before >= p.Limits.SchemaAge {
+			level = slog.LevelDebug // said before
+		}
+		p.Logger.Log(ctx, level, "schema is nowhere to be found: its frames are lost", "publisher", l.key.publisher,
 			"lane", l.key.lane, "epoch", l.key.epochText(), "schema", id.String())
 		if l.abandoned == nil {
-			l.abandoned = make(map[frame.SchemaID]bool)
+			l.abandoned = make(map[frame.SchemaID]time.Time)
 		}
-		if len(l.abandoned) < p.Limits.HoleBundles {
-			l.abandoned[id] = true
+		if len(l.abandoned) >= abandonedKept {
+			clear(l.abandoned)
 		}
+		l.abandoned[id] = p.now
 	}
 	l.block = block{}
 	p.decodeQueue(ctx, l)

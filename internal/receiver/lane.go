@@ -18,6 +18,8 @@ const (
 	lanesPerPublisher = 8
 	// checksumsKept is how many of a lane's latest bundles are compared with ones that claim the same place.
 	checksumsKept = 256
+	// abandonedKept bounds how many schemas a lane has given up on; above it, it begins to wait for them anew.
+	abandonedKept = 1024
 	// gapsKept is how many of a lane's latest gaps are remembered, to tell a late filler from a repeat.
 	gapsKept = 16
 )
@@ -41,8 +43,8 @@ type lane struct {
 	// lacksBase tells that everything the stream has of this lane was read back: a missing base is final.
 	lacksBase bool
 	readBack  time.Duration
-	// abandoned schemas are not waited for any more.
-	abandoned map[frame.SchemaID]bool
+	// abandoned schemas are not waited for any more, only asked for now and then; the value is when last.
+	abandoned map[frame.SchemaID]time.Time
 
 	totals    frame.Totals // as of the last bundle decoded
 	hasTotals bool

@@ -38,9 +38,11 @@ type Source struct {
 	Name     string
 	Consumer Consumer
 	// History may be nil: then nothing is read back.
-	History  History
+	History History
+	// Registry may be nil if Publisher is.
 	Registry Registry
-	// Publisher gives the publisher's name that a message's subject proves, or an error if it proves none.
+	// Publisher gives the publisher's name that a message's subject proves, or an error if it proves none. It is nil for
+	// a carrier that has nothing but messages of format 1, whose publisher is taken as they say.
 	Publisher func(subject string) (string, error)
 }
 
@@ -106,6 +108,7 @@ type Pipeline struct {
 	done    *doneTable
 	sources []*source
 	lanes   map[laneKey]*lane
+	format1 format1
 	unknown map[string]*quarantine // bundles of an unknown version, by subject
 
 	events  chan event
@@ -152,6 +155,7 @@ func New(c Config) (*Pipeline, error) {
 		metrics: c.Metrics.sink(c.Name),
 		done:    done,
 		lanes:   make(map[laneKey]*lane),
+		format1: newFormat1(),
 		unknown: make(map[string]*quarantine),
 		events:  make(chan event, 256),
 		answers: newMailbox(),

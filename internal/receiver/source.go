@@ -85,6 +85,7 @@ func (p *Pipeline) tick(ctx context.Context) {
 	}
 	if p.ticks%int(progressEvery/tick) == 0 {
 		p.progress()
+		p.sweepFormat1()
 	}
 	p.metrics.held.Set(float64(p.held))
 	p.metrics.lanes.Set(float64(len(p.lanes)))

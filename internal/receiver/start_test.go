@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"fmt"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,7 +105,7 @@ func TestStartAtTheEnd(t *testing.T) {
 func TestRestoredFromACopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.quiet = true
+		w.log = io.Discard
 		opts := frame.EncoderOptions{KeyframeEvery: 8}
 		a := newSite(w, "A", opts)
 		truth := make(map[string]bool)

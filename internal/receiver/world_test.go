@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -27,7 +28,7 @@ type world struct {
 	reg    *prometheus.Registry
 	limits Limits
 	state  string
-	quiet  bool
+	log    io.Writer // the test's own if nil
 
 	mu       sync.Mutex
 	messages []stream.Message // all that the stream ever stored
@@ -59,10 +60,10 @@ func (w *world) start() {
 	w.t.Helper()
 	w.reg = prometheus.NewRegistry()
 	w.feed = make(chan stream.Event, 10000)
-	logger := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if w.quiet {
-		logger = slog.New(slog.DiscardHandler)
+	if w.log == nil {
+		w.log = w.t.Output()
 	}
+	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	schemas, err := NewSchemas("", w.limits.Frame, logger)
 	if err != nil {
 		w.t.Fatal(err)
