@@ -288,7 +288,7 @@ func (v *PublisherLabel) decode(d *decoder, path string, n *yaml.Node) {
 		return
 	}
 	switch {
-	case !model.LabelName(s).IsValidLegacy() || strings.HasPrefix(s, "__"):
+	case !model.LegacyValidation.IsValidLabelName(s) || strings.HasPrefix(s, "__"):
 		d.bad(path, n, "illegal label name %s; it takes true, false or the name of a label", quote(s))
 	case s == "job" || s == "instance":
 		d.bad(path, n, "the label %q is the target's own; take another name", s)

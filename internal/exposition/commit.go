@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
@@ -143,7 +144,7 @@ func (l *Layout) attribute(old []frame.Series) []int32 {
 		if ln.series == dropped || ln.family < 0 || !redescribed && family[ln.series] >= 0 && int(ln.family) < len(before) {
 			continue
 		}
-		if partOfFamily(l.labelsOf(old, ln.series).Get(labels.MetricName), &p.families[ln.family]) {
+		if partOfFamily(l.labelsOf(old, ln.series).Get(model.MetricNameLabel), &p.families[ln.family]) {
 			family[ln.series] = ln.family
 		}
 	}
@@ -159,7 +160,7 @@ func (l *Layout) joined(old []frame.Series, families []frame.Family) bool {
 			int(ln.family) < len(families) && old[ln.series].Family >= 0 {
 			continue
 		}
-		if partOfFamily(old[ln.series].Labels.Get(labels.MetricName), &p.families[ln.family]) {
+		if partOfFamily(old[ln.series].Labels.Get(model.MetricNameLabel), &p.families[ln.family]) {
 			return true
 		}
 	}

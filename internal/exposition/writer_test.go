@@ -87,7 +87,7 @@ func TestWriterFamilies(t *testing.T) {
 			"# TYPE h histogram\nh_bucket{le=\"+Inf\"} 1\n# TYPE h_gsum untyped\nh_gsum 2\n",
 			"# TYPE h gaugehistogram\nh_bucket{le=\"+Inf\"} 1.0\nh_gsum 2.0\n# EOF\n",
 		}, {
-			"no type", frame.Family{Name: "a"}, []Sample{plain("a", -0.0), plain("b", 1), plain("a", 2, "x", "y")},
+			"no type", frame.Family{Name: "a"}, []Sample{plain("a", 0), plain("b", 1), plain("a", 2, "x", "y")},
 			"# TYPE a untyped\na 0\na{x=\"y\"} 2\n# TYPE b untyped\nb 1\n",
 			"# TYPE a unknown\na 0.0\na{x=\"y\"} 2.0\n# TYPE b unknown\nb 1.0\n# EOF\n",
 		}, {

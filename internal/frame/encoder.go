@@ -262,11 +262,9 @@ func (e *Encoder) appendValues(dst []byte, timeMs int64, c *Column, base, st *st
 		absent = nil
 	}
 	dst = appendAbsent(dst, base.absent, absent, n)
-	g := base.groups
+	var g *groups
 	if c.Timestamps != nil {
 		dst, g = e.appendTimes(dst, timeMs, c, base, st)
-	} else {
-		g = nil
 	}
 	dst = append(dst, keyEnd)
 	w := rowEncoder{codes: e.codes, c: c, rows: rows{pred: base.schema.pred, classes: base.classes, div: &e.div,

@@ -250,11 +250,13 @@ func (b *bundler) tellLive(needed []*frame.Schema) {
 func (b *bundler) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.frames = frame.AppendEpochEnd(b.frames, b.epoch, time.Now().UnixMilli())
-	if b.open.frames == 0 {
-		b.opened = time.Now()
+	if b.cfg.Format1 == nil {
+		b.frames = frame.AppendEpochEnd(b.frames, b.epoch, time.Now().UnixMilli())
+		if b.open.frames == 0 {
+			b.opened = time.Now()
+		}
+		b.flush()
 	}
-	b.flush()
 	b.closed = true
 	b.retry.Stop()
 	for _, n := range b.waiting {

@@ -220,7 +220,7 @@ func TestDown(t *testing.T) {
 		{"refused", nil, func(g *target.Target) { g.URL = closed.URL }, []string{"refused"}},
 		{"status", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, nil, []string{"503"}},
 		{"no content", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, nil, []string{"204"}},
-		{"redirect loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }, nil, []string{"redirects"}},
+		{"redirect loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }, nil, []string{"redirects"}},
 		{"junk", text("\x01\x02\xff junk"), nil, []string{"exposition"}},
 		{"html", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")

@@ -112,7 +112,7 @@ func TestKeyTellsEverySettingApart(t *testing.T) {
 		return []*relabel.Config{{Regex: relabel.MustNewRegexp(regex), Action: relabel.Drop}}
 	}
 	seen := map[string]int{fresh().Key(): -1}
-	if fresh().Key() != fresh().Key() {
+	if again := fresh().Key(); again != fresh().Key() {
 		t.Error("equal targets have different keys")
 	}
 	for i, change := range []func(*Target){
