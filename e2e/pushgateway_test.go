@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -85,7 +86,7 @@ func TestPushGatewayToPrometheus(t *testing.T) {
 		server, g := startNATS(t, ""), startPushServer(t, name)
 		startReceiver(t, pushYAML(server, g.URL+"/", t.TempDir(), "", ""))
 		var all []*harness.Target
-		for _, n := range []string{"web/1", "a b", "ü", "dot/../x", "x?y#z", "c:9100", "%2F", " "} {
+		for _, n := range []string{"web/1", "a b", "ü", "dot/../x", "x?y#z", "c:9100", "%2F", ".."} {
 			all = append(all, targets.New(t, n, 10))
 		}
 		startPoller(t, pollerYAML(server, "site", "1s", namedJob("edge", all...))).Ready(t)
@@ -166,6 +167,7 @@ func startProxy(t testing.TB, to string) *proxy {
 		t.Fatal(err)
 	}
 	forward := httputil.NewSingleHostReverseProxy(u)
+	forward.ErrorLog = log.New(io.Discard, "", 0)
 	p := &proxy{over: make(chan struct{})}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if bad := p.bad.Load(); bad == nil || !(*bad)(w, r) {
@@ -208,8 +210,9 @@ func TestPushGatewayRecovers(t *testing.T) {
 	}
 	othersGoOn := func(what string) {
 		t.Helper()
+		last := lastNumbers(all)
 		for _, target := range all[1:] {
-			target.WaitShown(t, 3*interval, receiver, edge(target), target.Numbers())
+			target.WaitShown(t, 3*interval, receiver, edge(target), last[target])
 		}
 		t.Logf("during %s the gateway sink went on", what)
 	}
@@ -265,8 +268,9 @@ func TestPushGatewayRecovers(t *testing.T) {
 		http.Error(w, "not this one", http.StatusBadRequest)
 		return true
 	})
+	last := lastNumbers(all)
 	for _, target := range all[1:] {
-		waitPushed(t, 3*interval, g, target, edge(target), target.Numbers())
+		waitPushed(t, 3*interval, g, target, edge(target), last[target])
 	}
 	receiver.WaitOutput(3*interval, "refuses a group.*not this one")
 	own := receiver.Metrics(t)
@@ -317,7 +321,12 @@ func TestPushGatewayMaxAge(t *testing.T) {
 	stopWell(t, receiver.Process)
 	time.Sleep(15 * time.Second)
 	last := target.Numbers()
-	p.do(func(http.ResponseWriter, *http.Request) bool { pushes.Add(1); return false })
+	p.do(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/job/edge/") {
+			pushes.Add(1)
+		}
+		return false
+	})
 	receiver.Restart(t)
 	receiver.Ready(t)
 	waitPushed(t, 10*time.Second, g, target, edge(target), last)
@@ -326,7 +335,7 @@ func TestPushGatewayMaxAge(t *testing.T) {
 	if aged < 4 || aged > 9 {
 		t.Errorf("%v scrapes counted as aged, about 7 of 15 are older than 8 s", aged)
 	}
-	if n, since := pushes.Load(), int64(target.Numbers()-last); n > since+3 {
+	if n, since := pushes.Load(), int64(target.Numbers()-last); n > since+1 {
 		t.Errorf("%d pushes since the start, %d scrapes were made: the backlog was pushed one by one", n, since)
 	}
 }

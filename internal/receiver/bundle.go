@@ -171,6 +171,7 @@ func (p *Pipeline) deliver(ctx context.Context, b *bundle) {
 func (p *Pipeline) deliverFrame(ctx context.Context, b *bundle, f *frame.Frame, wait time.Duration) {
 	h := &b.parsed.Header
 	start := p.now
+	p.outstanding++
 	p.Sink.Deliver(ctx, sink.Delivery{
 		Frame: f, Publisher: h.Publisher, Lane: h.Lane, Epoch: h.Epoch, Seq: h.Seq,
 		Stored: b.message.Stored, Repeated: b.repeated,
@@ -181,6 +182,7 @@ func (p *Pipeline) deliverFrame(ctx context.Context, b *bundle, f *frame.Frame, 
 
 // verdict takes what the sink says of one frame.
 func (p *Pipeline) verdict(b *bundle, f *frame.Frame, err error, start time.Time, wait time.Duration) {
+	p.outstanding--
 	reason, rejected := sink.Rejected(err)
 	switch {
 	case err == nil:

@@ -115,8 +115,10 @@ type Pipeline struct {
 	answers mailbox
 	retries []retry
 	held    int
-	now     time.Time // of the last tick or event, to spare a system call for each bundle
-	ticks   int
+	// outstanding counts the frames that the sink was given and gave no verdict on yet.
+	outstanding int
+	now         time.Time // of the last tick or event, to spare a system call for each bundle
+	ticks       int
 }
 
 // event is what a source's goroutine tells the pipeline's.
@@ -206,7 +208,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 func (p *Pipeline) drain() {
 	deadline := time.NewTimer(drainFor)
 	defer deadline.Stop()
-	for p.waiting() {
+	for p.outstanding > 0 {
 		select {
 		case <-p.answers.wake:
 			p.answers.run()
@@ -214,17 +216,6 @@ func (p *Pipeline) drain() {
 			return
 		}
 	}
-}
-
-func (p *Pipeline) waiting() bool {
-	for _, s := range p.sources {
-		for _, b := range s.inflight {
-			if b.waiting > 0 {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func (p *Pipeline) handle(ctx context.Context, ev event) {

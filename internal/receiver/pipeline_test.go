@@ -551,3 +551,17 @@ func FuzzDoneTable(f *testing.F) {
 		}
 	})
 }
+
+func TestStopDoesNotWaitForWhatIsNotDelivered(t *testing.T) {
+	each(t, func(t *testing.T, w *world, a *site) {
+		w.sink.verdict = func(_ sink.Delivery, done func(error)) { done(errors.New("stopped")) }
+		w.start()
+		a.send()
+		start := time.Now()
+		w.stop()
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("stopping took %v", d)
+		}
+		w.wantAcked()
+	})
+}

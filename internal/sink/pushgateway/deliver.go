@@ -117,6 +117,9 @@ func (s *Sink) fill(t *target, d *sink.Delivery, w work, v *verdict) {
 		g, err := s.claim(path, t, d)
 		if err != nil {
 			s.refuse(v, err)
+			if g := s.groups[path]; g != nil {
+				g.round = t.round // the frame has something for it, if too late
+			}
 			continue
 		}
 		newest = newest || p.own

@@ -170,7 +170,22 @@ func (s *Sink) enqueue(g *group, w *work) {
 	if w.part != nil && g.since.IsZero() {
 		g.since = w.arrived
 	}
-	if g.pushing == nil && g.place == 0 {
+	s.schedule(g, w)
+}
+
+// schedule puts a group with new work into the queue. A scrape that is older than its interval is one of a backlog: what
+// supersedes it is about to come, and is given a moment.
+func (s *Sink) schedule(g *group, w *work) {
+	backlog := w.part != nil && w.arrived.Sub(time.UnixMilli(w.frame.Time)) > w.target.interval
+	switch {
+	case g.failures > 0:
+	case backlog && g.place == 0:
+		g.due = w.arrived.Add(backlogFor)
+	case !backlog:
+		g.due = w.arrived
+	}
+	if g.pushing == nil {
+		s.due.remove(g)
 		s.due.add(g)
 		s.wakeUp()
 	}

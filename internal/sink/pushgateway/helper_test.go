@@ -80,7 +80,7 @@ func (f *feed) scrape(fams ...fam) sink.Delivery {
 		}
 		for _, s := range fm.series {
 			b := labels.NewScratchBuilder(4)
-			b.Add(labels.MetricName, s.name)
+			b.Add(model.MetricNameLabel, s.name)
 			for i := 0; i < len(s.pairs); i += 2 {
 				b.Add(s.pairs[i], s.pairs[i+1])
 			}

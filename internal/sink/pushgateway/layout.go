@@ -92,7 +92,7 @@ func newLayouts(l sink.Labelling) *layouts {
 
 // get gives the layout of a schema for a target; s is nil for a failed scrape.
 func (ls *layouts) get(s *frame.Schema, target labels.Labels) *layout {
-	k := layoutKey{labels: string(target.BytesWithoutLabels(nil, labels.MetricName, model.InstanceLabel, model.JobLabel))}
+	k := layoutKey{labels: string(target.BytesWithoutLabels(nil, model.MetricNameLabel, model.InstanceLabel, model.JobLabel))}
 	if s != nil {
 		k.schema = s.ID
 		if splits(s) {
@@ -143,7 +143,7 @@ func (ls *layouts) build(s *frame.Schema, target labels.Labels) *layout {
 	plain := frame.Family{Type: model.MetricTypeUnknown}
 	for i, name := range sink.ReportNames() {
 		ls.scratch.Reset(ls.labelling.Target(target, "-", labels.NewBuilder(labels.EmptyLabels())))
-		ls.scratch.Set(labels.MetricName, name)
+		ls.scratch.Set(model.MetricNameLabel, name)
 		b.add(own, &plain, series{index: -1 - i, labels: ls.withoutGroup(ls.scratch)})
 	}
 	if s == nil {
@@ -188,7 +188,7 @@ func (b *builder) part(job, instance string) int {
 // add puts a series into its part's family of the text format, or leaves it out.
 func (b *builder) add(p int, f *frame.Family, s series) {
 	part := &b.layout.parts[p]
-	metric := s.labels.Get(labels.MetricName)
+	metric := s.labels.Get(model.MetricNameLabel)
 	b.buf = s.labels.Bytes(b.buf)
 	switch {
 	case part.job == "" && !part.own:

@@ -243,14 +243,10 @@ func (s *Sink) finish(g *group, w *work, a answer) {
 }
 
 func (s *Sink) accept(g *group, w *work, a *answer) {
-	if g.failures > 0 {
-		s.failing--
-		if s.failing == 0 {
-			s.Logger.Info("the Push Gateway accepts all groups again", "url", s.base.Redacted())
-			s.said.forget("failing")
-		}
+	if s.answered(g) && s.failing == 0 {
+		s.Logger.Info("the Push Gateway accepts all groups again", "url", s.base.Redacted())
+		s.said.forget("failing")
 	}
-	g.failures, g.timeouts, g.due = 0, 0, time.Time{}
 	s.settle(w, nil)
 	g.since = time.Time{}
 	if g.next != nil && g.next.part != nil {
@@ -265,11 +261,18 @@ func (s *Sink) accept(g *group, w *work, a *answer) {
 	s.metrics.accepted(a)
 }
 
-func (s *Sink) reject(g *group, w *work, a *answer) {
-	if g.failures > 0 {
-		s.failing--
+// answered notes that a push of the group came through, and tells whether the last one had not.
+func (s *Sink) answered(g *group) bool {
+	if g.failures == 0 {
+		return false
 	}
+	s.failing--
 	g.failures, g.timeouts, g.due = 0, 0, time.Time{}
+	return true
+}
+
+func (s *Sink) reject(g *group, w *work, a *answer) {
+	s.answered(g)
 	s.metrics.rejected.WithLabelValues(a.reason).Inc()
 	if now := time.Now(); now.After(g.quiet) {
 		g.quiet = now.Add(adaptedFor)

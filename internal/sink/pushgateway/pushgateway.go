@@ -74,6 +74,8 @@ const (
 	// staleIntervals and staleAtLeast are the default of StaleAfter.
 	staleIntervals = 5
 	staleAtLeast   = 5 * time.Minute
+	// backlogFor is how long a scrape of a backlog waits for a newer one.
+	backlogFor = time.Second
 	// shutdownFor is how long pushes that are on their way may take when the sink stops.
 	shutdownFor = 2 * time.Second
 )

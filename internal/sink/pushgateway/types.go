@@ -193,7 +193,7 @@ func flatten(f family) []family {
 	var flat []family
 	at := make(map[string]int)
 	for _, s := range f.series {
-		name := s.labels.Get(labels.MetricName)
+		name := s.labels.Get(model.MetricNameLabel)
 		n, ok := at[name]
 		if !ok {
 			n = len(flat)
@@ -234,7 +234,7 @@ func (t *types) fold(c, want *content, f family, folded map[string]bool) bool {
 		}
 		seen := make(map[string]bool)
 		for _, s := range o.series {
-			set := string(s.labels.BytesWithoutLabels(nil, labels.MetricName, model.BucketLabel, model.QuantileLabel))
+			set := string(s.labels.BytesWithoutLabels(nil, model.MetricNameLabel, model.BucketLabel, model.QuantileLabel))
 			bounded = append(bounded, set)
 			if need[o.name] && !seen[set] {
 				seen[set] = true
@@ -308,7 +308,7 @@ func (c *content) hasUTF8Names() bool {
 func legacyNames(ls labels.Labels) bool {
 	ok := true
 	ls.Range(func(l labels.Label) {
-		if l.Name == labels.MetricName {
+		if l.Name == model.MetricNameLabel {
 			ok = ok && model.LegacyValidation.IsValidMetricName(l.Value)
 		} else {
 			ok = ok && model.LegacyValidation.IsValidLabelName(l.Name)
