@@ -50,7 +50,7 @@ type Contestant struct {
 // Counter is a metric on a page.
 type Counter struct {
 	URL, Metric string
-	// Exact: it counts the samples of targets and nothing else, so loss can be computed from it.
+	// Exact: it counts the samples of the load and nothing else, so loss can be computed from it.
 	Exact bool
 }
 

@@ -18,8 +18,8 @@ type Stats struct {
 	Requests map[string]int64
 	// BodyBytes are compressed, RawBytes are not.
 	BodyBytes, RawBytes int64
-	// Samples are those that targets exposed: not stale markers, not the series that the scraper adds (Auto), not those
-	// that are no newer than the last one of their series (Duplicates).
+	// Samples are those that targets exposed: not stale markers, not the series that the scraper adds or those about itself
+	// (Auto), not those that are no newer than the last one of their series (Duplicates).
 	Samples, Auto, Stale, Duplicates int64
 	Histograms, Metadata             int64
 	// Series are distinct ones since the start.

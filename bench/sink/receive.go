@@ -34,6 +34,9 @@ func ReceiveMain(ctx context.Context, args []string) error {
 	return err
 }
 
+// selfJob is the job under which a poller scrapes itself: no target of the load.
+const selfJob = "prometheus_streams"
+
 // frames counts deliveries.
 type frames struct {
 	*counter
@@ -59,6 +62,10 @@ func (c *frames) count(d sink.Delivery) {
 	f := d.Frame
 	c.stats.Requests["frames"]++
 	if f.Kind != frame.Scraped {
+		return
+	}
+	if f.Target.Labels.Get("job") == selfJob {
+		c.stats.Auto += int64(len(f.Column.Values))
 		return
 	}
 	n := int64(len(f.Column.Values))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +22,8 @@ type Product struct {
 	Config string
 
 	argv []string
+	// spoolDirectory is a poller's, unless its configuration names one: the default is the whole machine's.
+	spoolDirectory string
 }
 
 // StartProduct writes a configuration file and starts "prometheus-streams MODE" with it, its pages on a port. It does
@@ -29,6 +32,9 @@ func StartProduct(t testing.TB, b *Builds, mode string, port int, config string,
 	t.Helper()
 	path := filepath.Join(t.TempDir(), mode+".yaml")
 	p := &Product{Config: path}
+	if mode == "poller" {
+		p.spoolDirectory = t.TempDir()
+	}
 	p.Write(t, config)
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	p.URL = "http://" + address
@@ -53,6 +59,9 @@ func (p *Product) Ready(t testing.TB) *Product {
 // Write replaces its configuration file.
 func (p *Product) Write(t testing.TB, config string) {
 	t.Helper()
+	if p.spoolDirectory != "" && !strings.Contains(config, "\nspool:") {
+		config += fmt.Sprintf("\nspool: {directory: %s}\n", p.spoolDirectory)
+	}
 	if err := os.WriteFile(p.Config, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,8 @@ type Prometheus struct {
 	*Process
 	// URL of its API and pages.
 	URL string
+
+	argv []string
 }
 
 // StartPrometheus starts a Prometheus on a port with the given configuration file and waits until it is ready.
@@ -30,11 +32,18 @@ func StartPrometheus(t testing.TB, port int, config string, flags ...string) *Pr
 		t.Fatal(err)
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	argv := append([]string{Server(t, "prometheus"), "--config.file=" + path, "--storage.tsdb.path=" + filepath.Join(dir, "tsdb"),
+	p := &Prometheus{URL: "http://" + address}
+	p.argv = append([]string{Server(t, "prometheus"), "--config.file=" + path, "--storage.tsdb.path=" + filepath.Join(dir, "tsdb"),
 		"--web.listen-address=" + address}, flags...)
-	p := &Prometheus{Process: Start(t, "prometheus", argv...), URL: "http://" + address}
-	WaitReady(t, 30*time.Second, p.URL+"/-/ready")
+	p.Restart(t)
 	return p
+}
+
+// Restart starts it again after it was ended, with the data it has, and waits until it is ready.
+func (p *Prometheus) Restart(t testing.TB) {
+	t.Helper()
+	p.Process = Start(t, "prometheus", p.argv...)
+	WaitReady(t, 30*time.Second, p.URL+"/-/ready")
 }
 
 // Series is one series of an instant query's answer.

@@ -20,6 +20,7 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/receiver"
 	"github.com/choria-io/prometheus-streams/internal/stream"
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
+	"github.com/choria-io/prometheus-streams/internal/stream/streaming"
 )
 
 // Options say what to receive.
@@ -28,6 +29,8 @@ type Options struct {
 	URL, Topic, Stream string
 	// ClientID and Name make the durable, CLIENT_ID-NAME.
 	ClientID, Name string
+	// ClusterID, if set, is that of a NATS Streaming server, and the stream there.
+	ClusterID string
 	// State is the directory that outlives the process.
 	State string
 	// Web is where to show metrics; empty is nowhere.
@@ -41,6 +44,7 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Topic, "topic", "prometheus", "topic, as in receiver_stream")
 	fs.StringVar(&o.Stream, "stream", "PROMETHEUS", "stream, as in receiver_stream")
 	fs.StringVar(&o.ClientID, "client-id", "e2e", "first part of the durable's name")
+	fs.StringVar(&o.ClusterID, "cluster-id", "", "cluster of NATS Streaming, instead of a stream")
 	fs.StringVar(&o.State, "state", "", "directory for what outlives the process (required)")
 	fs.StringVar(&o.Web, "web", "", "address of /metrics and /-/ready; empty is none")
 }
@@ -51,41 +55,27 @@ func Run(ctx context.Context, o Options, s receiver.Sink) error {
 		return errors.New("no directory for state")
 	}
 	reg := prometheus.NewRegistry()
-	conn, err := jetstream.Connect(ctx, jetstream.Options{
-		URLs: []string{o.URL}, Name: o.ClientID, Topic: o.Topic, Stream: o.Stream, ReconnectWait: 200 * time.Millisecond,
-		Logger: o.Logger, Registerer: reg,
-	})
-	if err != nil {
-		return err
+	connect := o.jetStream
+	if o.ClusterID != "" {
+		connect = o.streaming
 	}
-	defer conn.Close()
-	problems, err := conn.EnsureStreams(ctx, jetstream.StreamConfig{Create: true})
+	source, closeConn, err := connect(ctx, reg)
 	if ctx.Err() != nil {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, p := range problems {
-		o.Logger.Warn(p.String())
-	}
-	durable := o.ClientID + "-" + o.Name
-	consumer, err := conn.Consumer(jetstream.ConsumerOptions{Durable: durable, Create: true})
-	if err != nil {
-		return err
-	}
+	defer closeConn()
 	limits := receiver.DefaultLimits()
 	schemas, err := receiver.NewSchemas(filepath.Join(o.State, "schemas"), limits.Frame, o.Logger)
 	if err != nil {
 		return err
 	}
-	subjects := stream.Subjects{Topic: o.Topic}
 	pipeline, err := receiver.New(receiver.Config{
 		Name: o.Name, Sink: s, Schemas: schemas, StateDirectory: o.State, Limits: limits,
 		Metrics: receiver.NewMetrics(reg), Logger: o.Logger,
-		Sources: []receiver.Source{{
-			Name: conn.Stream(), Consumer: consumer, History: conn, Registry: registry{conn, subjects}, Publisher: publisher(subjects),
-		}},
+		Sources: []receiver.Source{source},
 	})
 	if err != nil {
 		return err
@@ -100,8 +90,53 @@ func Run(ctx context.Context, o Options, s receiver.Sink) error {
 			}
 		}()
 	}
-	o.Logger.Info("receiving", "stream", o.Stream, "consumer", durable)
+	o.Logger.Info("receiving", "stream", source.Name)
 	return pipeline.Run(ctx)
+}
+
+// jetStream makes the durable of a stream.
+func (o *Options) jetStream(ctx context.Context, reg *prometheus.Registry) (source receiver.Source, closeConn func(), err error) {
+	conn, err := jetstream.Connect(ctx, jetstream.Options{
+		URLs: []string{o.URL}, Name: o.ClientID, Topic: o.Topic, Stream: o.Stream, ReconnectWait: 200 * time.Millisecond,
+		Logger: o.Logger, Registerer: reg,
+	})
+	if err != nil {
+		return source, nil, err
+	}
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	problems, err := conn.EnsureStreams(ctx, jetstream.StreamConfig{Create: true})
+	if err != nil {
+		return source, nil, err
+	}
+	for _, p := range problems {
+		o.Logger.Warn(p.String())
+	}
+	consumer, err := conn.Consumer(jetstream.ConsumerOptions{Durable: o.ClientID + "-" + o.Name, Create: true})
+	if err != nil {
+		return source, nil, err
+	}
+	subjects := stream.Subjects{Topic: o.Topic}
+	return receiver.Source{
+		Name: conn.Stream(), Consumer: consumer, History: conn, Registry: registry{conn, subjects}, Publisher: publisher(subjects),
+	}, conn.Close, nil
+}
+
+// streaming makes the durable of a topic.
+func (o *Options) streaming(ctx context.Context, reg *prometheus.Registry) (source receiver.Source, closeConn func(), err error) {
+	conn, err := streaming.Connect(ctx, streaming.Options{
+		URLs: []string{o.URL}, ClusterID: o.ClusterID, ClientID: o.ClientID, Topic: o.Topic, ReconnectWait: 200 * time.Millisecond,
+		Logger: o.Logger, Registerer: reg,
+	})
+	if err != nil {
+		return source, nil, err
+	}
+	return receiver.Source{
+		Name: conn.Stream(), Consumer: conn.Consumer(streaming.ConsumerOptions{Durable: o.ClientID}),
+	}, conn.Close, nil
 }
 
 // registry finds schemas where pollers store them.

@@ -15,8 +15,16 @@ type schemaMissing struct{ id frame.SchemaID }
 
 func (e schemaMissing) Error() string { return "schema " + e.id.String() + " is not at hand" }
 
-// decodeQueue decodes and delivers bundles in order until the lane is blocked or empty.
+// decodeQueue decodes and delivers bundles in order until the lane is blocked or empty. The lane waits for the epochs
+// before it that have bundles left.
 func (p *Pipeline) decodeQueue(ctx context.Context, l *lane) {
+	if o := l.older; o != nil {
+		if o.pending() || o.older != nil {
+			p.decodeQueue(ctx, o) // goes on with this one if it comes to its end
+			return
+		}
+		l.older, o.younger = nil, nil
+	}
 	for len(l.queue) > 0 && l.block.why == notBlocked {
 		b := l.queue[0]
 		start := time.Now()
@@ -36,6 +44,9 @@ func (p *Pipeline) decodeQueue(ctx context.Context, l *lane) {
 	}
 	if len(l.queue) == 0 {
 		l.queue = nil
+	}
+	if y := l.younger; y != nil && !l.pending() {
+		p.decodeQueue(ctx, y)
 	}
 }
 
@@ -170,7 +181,7 @@ func (p *Pipeline) schemaAnswer(ctx context.Context, l *lane, id frame.SchemaID,
 			level = slog.LevelDebug // said before
 		}
 		p.Logger.Log(ctx, level, "schema is nowhere to be found: its frames are lost", "publisher", l.key.publisher,
-			"lane", l.key.lane, "epoch", l.key.epochText(), "schema", id.String())
+			"lane", l.key.lane, "epoch", l.key.epochText(), "schema", id.String(), "error", err)
 		if l.abandoned == nil {
 			l.abandoned = make(map[frame.SchemaID]time.Time)
 		}

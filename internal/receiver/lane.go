@@ -37,6 +37,10 @@ type lane struct {
 	holeAge time.Duration
 	touched time.Time
 
+	// The epochs before and after this one, while the older has bundles left: a target's frames stay in order over a
+	// restart of its poller.
+	older, younger *lane
+
 	live        bool   // a bundle was received, not only read back
 	lastHistory uint64 // seq of the last bundle read back
 
@@ -101,11 +105,13 @@ func (p *Pipeline) laneOf(k laneKey) *lane {
 	if len(siblings) >= epochsPerLane {
 		oldest := siblings[0]
 		for _, l := range siblings {
-			if l.touched.Before(oldest.touched) {
+			if l.pending() == oldest.pending() && l.touched.Before(oldest.touched) || !l.pending() && oldest.pending() {
 				oldest = l
 			}
 		}
-		p.forget(oldest, "another epoch began")
+		if !oldest.pending() || len(siblings) >= lanesPerPublisher {
+			p.forget(oldest, "another epoch began")
+		}
 	}
 	l := &lane{
 		key:     k,
@@ -116,9 +122,21 @@ func (p *Pipeline) laneOf(k laneKey) *lane {
 	if len(siblings) > 0 && p.done.lane(k) == nil {
 		l.next = 1 // the publisher is known: what precedes its new epoch's first bundle seen is missing
 	}
+	for _, s := range siblings {
+		if p.lanes[s.key] != nil && s.pending() {
+			for s.younger != nil {
+				s = s.younger
+			}
+			l.older, s.younger = s, l
+			break
+		}
+	}
 	p.lanes[k] = l
 	return l
 }
+
+// pending tells that bundles of the lane are not decoded yet.
+func (l *lane) pending() bool { return len(l.queue) > 0 || len(l.held) > 0 }
 
 // accept gives a bundle its place in the lane.
 func (p *Pipeline) accept(ctx context.Context, l *lane, b *bundle) {
@@ -306,6 +324,12 @@ func (p *Pipeline) forget(l *lane, why string) {
 			"epoch", l.key.epochText(), "count", n, "reason", why)
 	}
 	l.queue = nil
+	if l.older != nil {
+		l.older.younger = l.younger
+	}
+	if l.younger != nil {
+		l.younger.older = l.older
+	}
 	delete(p.lanes, l.key)
 }
 

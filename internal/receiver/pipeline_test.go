@@ -565,3 +565,16 @@ func TestStopDoesNotWaitForWhatIsNotDelivered(t *testing.T) {
 		w.wantAcked()
 	})
 }
+
+func TestSchemaThatIsNone(t *testing.T) {
+	each(t, func(t *testing.T, w *world, a *site) {
+		b := w.schemas[a.schema.ID]
+		w.schemas[a.schema.ID] = b[:len(b)-3]
+		w.start()
+		a.send()
+		time.Sleep(40 * time.Second)
+		w.stop()
+		w.wantAcked(1)
+		w.wantMetric(1, "dropped_frames_total", "reason", "schema_not_found")
+	})
+}

@@ -96,7 +96,7 @@ func (s *Schemas) Lookup(id frame.SchemaID) *frame.Schema {
 }
 
 // Fetch asks the registries in turn for a schema, verifies and keeps it. The error wraps stream.ErrNotFound only if all
-// of them answered that they do not have it.
+// of them answered that they do not have it, or with something that it is not.
 func (s *Schemas) Fetch(ctx context.Context, publisher string, id frame.SchemaID, registries []Registry) (*frame.Schema, error) {
 	if schema := s.Lookup(id); schema != nil {
 		return schema, nil
@@ -108,15 +108,21 @@ func (s *Schemas) Fetch(ctx context.Context, publisher string, id frame.SchemaID
 		if err == nil {
 			return schema, nil
 		}
-		if errors.Is(err, stream.ErrNotFound) {
+		if errors.Is(err, stream.ErrNotFound) || unusable(err) {
 			notFound++
 		}
 		errs = append(errs, err)
 	}
 	if notFound == len(registries) {
-		return nil, fmt.Errorf("schema %s of publisher %q: %w", id, publisher, stream.ErrNotFound)
+		return nil, fmt.Errorf("schema %s of publisher %q: %w: %w", id, publisher, stream.ErrNotFound, errors.Join(errs...))
 	}
 	return nil, fmt.Errorf("schema %s of publisher %q: %w", id, publisher, errors.Join(errs...))
+}
+
+// unusable tells that a registry's answer is not the schema that it should be, so that it has none.
+func unusable(err error) bool {
+	var limit *frame.LimitError
+	return errors.Is(err, frame.ErrMalformed) || errors.Is(err, frame.ErrChecksum) || errors.Is(err, frame.ErrNoParent) || errors.As(err, &limit)
 }
 
 // ask asks one registry for a schema and, if it is there as a delta, for its parents.

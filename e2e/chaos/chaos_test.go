@@ -1,0 +1,254 @@
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/e2e/harness"
+	"github.com/choria-io/prometheus-streams/e2e/record"
+)
+
+// site is what the faults are done to.
+type site struct {
+	t        *testing.T
+	hub      *harness.NATS
+	edge     *relay // between poller and hub
+	centre   *relay // between receiver and hub
+	poller   *harness.Product
+	recorder *harness.Recorder
+	random   *rand.Rand
+
+	run      int     // of the recorder
+	unmarked []int   // its runs whose repeats the hub may not have marked
+	excused  []pause // when the poller did not run
+}
+
+// pause is when a poller did not run: a scrape that was under way, or in no bundle yet, is lost with it.
+type pause struct{ from, to time.Time }
+
+// inFlight is how long before a kill a scrape may have been asked for without being in the spool: the scrape, the age of
+// a bundle (flush_age), and what a loaded machine adds.
+const inFlight = time.Second
+
+func (s *site) wait(most time.Duration) time.Duration {
+	d := 200*time.Millisecond + time.Duration(s.random.Int64N(int64(most)))
+	time.Sleep(d)
+	return d
+}
+
+func (s *site) killPoller(during func()) {
+	from := time.Now()
+	s.poller.Kill()
+	during()
+	s.poller.Restart(s.t)
+	s.excused = append(s.excused, pause{from, time.Now()})
+}
+
+func (s *site) killHub() {
+	s.hub.Kill()
+	s.wait(1500 * time.Millisecond)
+	s.hub.Restart(s.t)
+	// What the hub had handed to whom is not known after this.
+	s.unmarked = append(s.unmarked, s.run, s.run+1)
+}
+
+func (s *site) killReceiver() {
+	s.recorder.Kill()
+	s.wait(time.Second)
+	s.recorder.Restart(s.t)
+	s.run++
+}
+
+// fault is one way to do harm; it has passed when it returns.
+type fault struct {
+	name string
+	do   func(*site)
+}
+
+var faults = []fault{
+	{"kill the poller", func(s *site) { s.killPoller(func() { s.wait(time.Second) }) }},
+	{"kill the receiver", (*site).killReceiver},
+	{"kill the hub", (*site).killHub},
+	{"freeze the poller", func(s *site) {
+		from := time.Now()
+		s.poller.Freeze()
+		s.wait(2 * time.Second)
+		s.poller.Thaw()
+		s.excused = append(s.excused, pause{from, time.Now()})
+	}},
+	{"freeze the receiver", func(s *site) { s.recorder.Freeze(); s.wait(2 * time.Second); s.recorder.Thaw() }},
+	{"freeze the hub", func(s *site) { s.hub.Freeze(); s.wait(2 * time.Second); s.hub.Thaw() }},
+	{"cut the edge off", func(s *site) { s.edge.Cut(); s.wait(3 * time.Second); s.edge.Mend() }},
+	{"stall the edge", func(s *site) { resume := s.edge.Stall(); s.wait(3 * time.Second); resume() }},
+	{"cut the centre off", func(s *site) { s.centre.Cut(); s.wait(2 * time.Second); s.centre.Mend() }},
+	{"stall the centre", func(s *site) { resume := s.centre.Stall(); s.wait(2 * time.Second); resume() }},
+	{"kill the poller while it is cut off", func(s *site) {
+		s.edge.Cut()
+		s.wait(2 * time.Second)
+		s.killPoller(func() { s.wait(500 * time.Millisecond) })
+		s.wait(time.Second)
+		s.edge.Mend()
+	}},
+	{"kill hub and poller at once", func(s *site) { s.killPoller(s.killHub) }},
+}
+
+// number reads a number from the environment.
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// Everything goes wrong, again and again, in an order that CHAOS_SEED repeats and CHAOS_ROUNDS (3) times each. At the end
+// every scrape that a target served was delivered, in order, or was under way when its poller was killed.
+func TestChaos(t *testing.T) {
+	seed := number(t, "CHAOS_SEED", uint64(time.Now().UnixNano()%1_000_000))
+	rounds := int(number(t, "CHAOS_ROUNDS", 3))
+	t.Logf("CHAOS_SEED=%d CHAOS_ROUNDS=%d", seed, rounds)
+	builds, err := harness.NewBuilds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer builds.Remove()
+	var ports harness.Ports
+	var targets harness.Targets
+
+	s := &site{t: t, run: 1, random: rand.New(rand.NewPCG(seed, 0))}
+	s.hub = harness.StartNATS(t, ports.Next(t), "")
+	s.edge, s.centre = newRelay(t, s.hub.URL), newRelay(t, s.hub.URL)
+	s.recorder = harness.StartRecorder(t, builds, ports.Next(t), &harness.NATS{URL: s.centre.URL}, "chaos", "-delay", "50ms")
+	all := targets.Many(t, "node", 8, 20)
+	s.poller = harness.StartProduct(t, builds, "poller", ports.Next(t), fmt.Sprintf(`
+identity: site
+scrape_interval: 250ms
+poller: {flush_age: 50ms}
+spool: {directory: %s}
+poller_stream: {urls: %s, topic: prometheus, stream: PROMETHEUS}
+%s`, t.TempDir(), s.edge.URL, harness.JobsYAML("edge", all...)))
+	s.recorder.WaitNumbers(t, 30*time.Second, map[*harness.Target]int{all[0]: 3})
+
+	var schedule []fault
+	for range rounds {
+		schedule = append(schedule, faults...)
+	}
+	s.random.Shuffle(len(schedule), func(i, j int) { schedule[i], schedule[j] = schedule[j], schedule[i] })
+	begin := time.Now()
+	for i, f := range schedule {
+		s.wait(1500 * time.Millisecond)
+		t.Logf("%6.1f s: fault %d of %d: %s", time.Since(begin).Seconds(), i+1, len(schedule), f.name)
+		f.do(s)
+	}
+	s.finish(all)
+	s.account(all, len(schedule))
+}
+
+// finish lets everything arrive and stops in good order.
+func (s *site) finish(all []*harness.Target) {
+	time.Sleep(2 * time.Second)
+	last := map[*harness.Target]int{}
+	for _, g := range all {
+		last[g] = g.Numbers()
+	}
+	s.recorder.WaitNumbers(s.t, 90*time.Second, last)
+	from := time.Now()
+	if code, took := s.poller.Stop(15 * time.Second); code != 0 {
+		s.t.Errorf("the poller ended with exit code %d after %v", code, took)
+	}
+	s.excused = append(s.excused, pause{from, time.Now()})
+	js := s.hub.JetStream(s.t)
+	harness.Wait(s.t, 60*time.Second, "all is acknowledged", func() error {
+		info, err := harness.Durable(s.t, js, "PROMETHEUS")
+		if err != nil {
+			return err
+		}
+		if info.NumPending > 0 || info.NumAckPending > 0 {
+			return fmt.Errorf("%d messages to come, %d to be acknowledged", info.NumPending, info.NumAckPending)
+		}
+		return nil
+	})
+	if code, took := s.recorder.Stop(15 * time.Second); code != 0 {
+		s.t.Errorf("the recorder ended with exit code %d after %v", code, took)
+	}
+}
+
+func (s *site) account(all []*harness.Target, faults int) {
+	t := s.t
+	a := s.recorder.Account(t, s.unmarked...)
+	if n := a.Missing(); n != 0 {
+		t.Errorf("%d bundles missing: %v", n, a.Gaps)
+	}
+	stored := harness.Bundles(t, s.hub.JetStream(t), "PROMETHEUS")
+	harness.CheckDelivered(t, stored, a)
+	epochs := checkEpochs(t, stored)
+	served, underway := 0, 0
+	for _, g := range all {
+		key := record.TargetKey("site", fmt.Sprintf(`{instance=%q, job="edge"}`, g.Name))
+		list := g.Served()
+		served += len(list)
+		for _, number := range harness.CheckTarget(t, a, key, g).Missing(len(list)) {
+			asked := list[number-1].Asked
+			if !slices.ContainsFunc(s.excused, func(p pause) bool { return asked.After(p.from.Add(-inFlight)) && asked.Before(p.to) }) {
+				t.Errorf("%s: scrape %d, asked for at %s, was never delivered", g.Name, number, asked.Format(time.TimeOnly+".000"))
+				continue
+			}
+			underway++
+		}
+	}
+	t.Logf("%d faults, %d epochs; %d scrapes served, %d of them under way when their poller was killed or frozen; "+
+		"%d frames with %d samples delivered, %d frames again", faults, epochs, served, underway, a.Frames, a.Samples, a.Repeats)
+	if most := len(s.excused) * len(all) * 2; underway > most {
+		t.Errorf("%d scrapes were under way, %d can have been", underway, most)
+	}
+}
+
+// checkEpochs checks that the stream has every epoch from its first bundle to the one that the next epoch says was its
+// last: nothing that was in the spool is missing. It returns how many epochs there are.
+func checkEpochs(t *testing.T, stored []harness.Stored) int {
+	t.Helper()
+	last := map[uint64]uint64{}
+	newest := uint64(0) // epoch
+	for i := range stored {
+		h := &stored[i].Header
+		if h.Seq > last[h.Epoch] {
+			if h.Seq != last[h.Epoch]+1 || h.Seq > 1 && h.Epoch != newest {
+				t.Errorf("stream sequence %d: bundle %d of epoch %x is stored for the first time after bundle %d of it and bundle %d of epoch %x",
+					stored[i].Sequence, h.Seq, h.Epoch, last[h.Epoch], last[newest], newest)
+			}
+			last[h.Epoch], newest = h.Seq, h.Epoch
+		}
+	}
+	named := map[uint64]bool{}
+	unnamed := 0
+	for i := range stored {
+		h := &stored[i].Header
+		if h.Seq != 1 {
+			continue
+		}
+		if h.Predecessor == nil {
+			if !named[h.Epoch] {
+				unnamed++
+			}
+			named[h.Epoch] = true
+			continue
+		}
+		if got := last[h.Predecessor.Epoch]; got != h.Predecessor.Seq {
+			t.Errorf("epoch %x says that epoch %x before it ended with bundle %d, the stream has up to %d",
+				h.Epoch, h.Predecessor.Epoch, h.Predecessor.Seq, got)
+		}
+	}
+	if unnamed != 1 {
+		t.Errorf("%d epochs name no predecessor, only the first may", unnamed)
+	}
+	return len(last)
+}
