@@ -120,10 +120,18 @@ func (r *report) good(role config.Role, c *config.Config) {
 		for _, j := range c.Jobs {
 			targets += len(j.Targets)
 		}
-		_, _ = fmt.Fprintf(r.w, "good for a poller: %d targets in %d jobs, published on %s\n",
-			targets, len(c.Jobs), stream.Subjects{Topic: c.PollerStream.Topic}.Frames(c.Identity, "live"))
+		subject := stream.Subjects{Topic: c.PollerStream.Topic}.Frames(c.Identity, "live")
+		if c.PollerStream.ClusterID != "" {
+			subject = c.PollerStream.Topic
+		}
+		_, _ = fmt.Fprintf(r.w, "good for a poller: %d targets in %d jobs, published on %s\n", targets, len(c.Jobs), subject)
 	case config.ReceiverRole:
-		_, _ = fmt.Fprintf(r.w, "good for a receiver: %d streams, the first on %s\n", len(c.ReceiverStreams), c.ReceiverStreams[0].Filter())
+		first := &c.ReceiverStreams[0]
+		subject := first.Filter()
+		if first.ClusterID != "" {
+			subject = first.Topic
+		}
+		_, _ = fmt.Fprintf(r.w, "good for a receiver: %d streams, the first on %s\n", len(c.ReceiverStreams), subject)
 	default:
 		_, _ = fmt.Fprintf(r.w, "good for %s\n", role)
 	}

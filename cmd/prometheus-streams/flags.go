@@ -31,6 +31,7 @@ type WebFlags struct {
 	ListenAddress   string
 	ConfigFile      string
 	EnableLifecycle bool
+	EnablePprof     bool
 	ExternalURL     string
 	// RoutePrefix of all paths; check sets it to the path of ExternalURL if it is not given. Without a trailing slash; "" is the root.
 	RoutePrefix string
@@ -49,6 +50,7 @@ func application(f *Flags) (*kingpin.Application, []command) {
 	app.Flag("web.listen-address", "Address to listen on for HTTP; stronger than monitor_port and web.listen_address.").PlaceHolder("HOST:PORT").StringVar(&f.Web.ListenAddress)
 	app.Flag("web.config.file", "File with TLS and users for HTTP, as for other Prometheus exporters.").PlaceHolder("FILE").StringVar(&f.Web.ConfigFile)
 	app.Flag("web.enable-lifecycle", "Allow reload by POST /-/reload.").BoolVar(&f.Web.EnableLifecycle)
+	app.Flag("web.enable-pprof", "Serve profiles under /debug/pprof/.").BoolVar(&f.Web.EnablePprof)
 	app.Flag("web.external-url", "URL under which the HTTP server is reached from outside.").PlaceHolder("URL").StringVar(&f.Web.ExternalURL)
 	app.Flag("web.route-prefix", "Prefix of all HTTP paths; the path of --web.external-url if not given.").PlaceHolder("PATH").StringVar(&f.Web.RoutePrefix)
 

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"time"
 
 	oklog "github.com/oklog/run"
@@ -27,8 +29,18 @@ type house struct {
 	web     webParts
 }
 
+// pollerGC is how much garbage, in percent of what is in use, a poller may gather: it makes little once it knows its
+// targets, and the edge has other work for the memory. GOGC goes before it.
+const pollerGC = 25
+
 func runPoller(ctx context.Context, env *environment) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(pollerGC)
+	}
 	return live(ctx, env, func(h *house) error {
+		if h.cfg.PollerStream.ClusterID != "" {
+			return h.streamingEdge(ctx)
+		}
 		conn, err := h.connect(ctx, published(h.cfg.PollerStream), "poller", nil)
 		if err != nil {
 			return err
@@ -66,7 +78,7 @@ func runStandalone(ctx context.Context, env *environment) error {
 		if err := b.ready(ctx, env.Logger); err != nil {
 			return err
 		}
-		if err := h.centre([]*block{b}); err != nil {
+		if err := h.centre([]inlet{b}); err != nil {
 			return err
 		}
 		if err := h.edge(conn); err != nil {

@@ -24,10 +24,18 @@ const (
 )
 
 // blocks connects to the streams that a receiver reads.
-func (h *house) blocks(ctx context.Context) ([]*block, error) {
-	var out []*block
+func (h *house) blocks(ctx context.Context) ([]inlet, error) {
+	var out []inlet
 	for i := range h.cfg.ReceiverStreams {
 		s := &h.cfg.ReceiverStreams[i]
+		if s.ClusterID != "" {
+			conn, err := h.connectStreaming(ctx, &s.Stream, "receiver", s.ClientID)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, &streamingBlock{conn, &s.Stream})
+			continue
+		}
 		conn, err := h.connect(ctx, s, "receiver", nil)
 		if err != nil {
 			return nil, err
@@ -41,13 +49,16 @@ func (h *house) blocks(ctx context.Context) ([]*block, error) {
 func durables(c *config.Config, s *config.ReceiverStream) []string {
 	var out []string
 	if c.PushGateway != nil {
-		out = append(out, s.ClientID+"-"+pushGatewaySink)
+		out = append(out, durableName(&s.Stream, pushGatewaySink))
+	}
+	for i := range c.RemoteWrite {
+		out = append(out, durableName(&s.Stream, remoteWriteSink(c, i)))
 	}
 	return out
 }
 
 // centre adds a pipeline for each sink.
-func (h *house) centre(blocks []*block) error {
+func (h *house) centre(blocks []inlet) error {
 	state, err := stateDirectory(h.cfg, h.env.Role, h.env.Logger)
 	if err != nil {
 		return err
@@ -75,15 +86,20 @@ func (h *house) centre(blocks []*block) error {
 			return err
 		}
 	}
+	for i := range h.cfg.RemoteWrite {
+		if err := h.remoteWrite(common, blocks, i); err != nil {
+			return err
+		}
+	}
 	for _, b := range blocks {
-		h.web.centre = append(h.web.centre, b.conn)
+		h.web.centre = append(h.web.centre, b.link())
 	}
 	return nil
 }
 
 // gateway adds the sink that Prometheus scrapes. It keeps no place in the stream: at each start it reads what is still
 // worth showing.
-func (h *house) gateway(common receiver.Config, blocks []*block, state string) error {
+func (h *house) gateway(common receiver.Config, blocks []inlet, state string) error {
 	c := h.cfg.Gateway
 	o := gateway.Options{
 		MaxAge: time.Duration(h.cfg.MaxAge), Timestamps: c.Timestamps, PublisherLabel: string(c.PublisherLabel),
@@ -99,14 +115,14 @@ func (h *house) gateway(common receiver.Config, blocks []*block, state string) e
 	common.Name, common.Sink, common.StateDirectory = gatewaySink, g, ""
 	from := time.Now().Add(-g.Lookback())
 	for _, b := range blocks {
-		common.Sources = append(common.Sources, b.source(h, b.conn.Follow(from, "")))
+		common.Sources = append(common.Sources, b.follow(h, from))
 	}
 	h.web.gateway = g
 	return h.pipeline(common)
 }
 
 // pushGateway adds the sink that pushes.
-func (h *house) pushGateway(common receiver.Config, blocks []*block, state string) error {
+func (h *house) pushGateway(common receiver.Config, blocks []inlet, state string) error {
 	c := h.cfg.PushGateway
 	client, err := promconfig.NewClientFromConfig(c.HTTP, "push_gateway")
 	if err != nil {
@@ -131,14 +147,27 @@ func (h *house) pushGateway(common receiver.Config, blocks []*block, state strin
 	h.actor(s.Run)
 	common.Name, common.Sink = pushGatewaySink, s
 	for _, b := range blocks {
-		durable := b.stream.ClientID + "-" + pushGatewaySink
-		consumer, err := b.conn.Consumer(jetstream.ConsumerOptions{Durable: durable, Create: true})
+		source, err := b.durable(h, pushGatewaySink)
 		if err != nil {
 			return err
 		}
-		common.Sources = append(common.Sources, b.source(h, consumer))
+		common.Sources = append(common.Sources, source)
 	}
 	return h.pipeline(common)
+}
+
+func (b *block) link() link { return b.conn }
+
+func (b *block) follow(h *house, from time.Time) receiver.Source {
+	return b.source(h, b.conn.Follow(from, ""))
+}
+
+func (b *block) durable(h *house, sink string) (receiver.Source, error) {
+	c, err := b.conn.Consumer(jetstream.ConsumerOptions{Durable: durableName(&b.stream.Stream, sink), Create: true})
+	if err != nil {
+		return receiver.Source{}, err
+	}
+	return b.source(h, c), nil
 }
 
 // source is a block in the receiver's words.

@@ -23,38 +23,42 @@ const (
 	lane = "live"
 	// stopFor is how long scrapes that run may go on when the process stops.
 	stopFor = 3 * time.Second
-	// memorySpool bounds what waits in memory for the stream.
-	memorySpool = 64 << 20
 )
 
 // edge adds the poller, its spool and the forwarder, which takes what is in the spool to conn's stream.
 func (h *house) edge(conn *jetstream.Conn) error {
 	subjects := stream.Subjects{Topic: conn.Topic()}
-	memory := spool.NewMemory(spool.MemoryOptions{
-		MaxBytes: min(int64(h.cfg.Spool.MaxSize), memorySpool), Refuse: h.cfg.Spool.WhenFull == "stop_scraping",
-		Logger: h.env.Logger, Registerer: h.env.Registry,
-	})
-	p, err := h.poller(memory, subjects)
-	if err != nil {
-		return err
-	}
+	frames := subjects.Frames(h.cfg.Identity, lane)
 	publisher, err := conn.Publisher(jetstream.PublisherOptions{Subjects: []string{
-		subjects.Frames(h.cfg.Identity, lane), subjects.Schema(h.cfg.Identity, frame.SchemaID{}),
+		frames, subjects.Schema(h.cfg.Identity, frame.SchemaID{}),
 	}})
 	if err != nil {
 		return err
 	}
+	return h.edgeTo(outlet{link: conn, publisher: publisher, subject: frames, subjects: subjects})
+}
+
+// edgeTo is edge, whatever the carrier.
+func (h *house) edgeTo(o outlet) error {
+	waiting, err := h.spool()
+	if err != nil {
+		return err
+	}
+	p, err := h.poller(waiting, o)
+	if err != nil {
+		return err
+	}
 	forwarder := forward.New(forward.Config{
-		Spool: memory, Publisher: publisher, BytesPerSecond: int64(h.cfg.Spool.ForwardLimit),
+		Spool: waiting, Publisher: o.publisher, BytesPerSecond: int64(h.cfg.Spool.ForwardLimit),
 		Logger: h.env.Logger, Registerer: h.env.Registry,
 	})
-	h.actor(func(ctx context.Context) error { return runEdge(ctx, h.env, p, memory, forwarder) })
-	h.web.poller, h.web.edge = p, conn
+	h.actor(func(ctx context.Context) error { return runEdge(ctx, h.env, p, waiting, forwarder) })
+	h.web.poller, h.web.edge = p, o.link
 	return nil
 }
 
 // runEdge runs poller and forwarder; at the end the forwarder has a while to send what the poller made last.
-func runEdge(ctx context.Context, env *environment, p *poller.Poller, memory *spool.Memory, f *forward.Forwarder) error {
+func runEdge(ctx context.Context, env *environment, p *poller.Poller, w waiting, f *forward.Forwarder) error {
 	fctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	forwarded := make(chan error, 1)
@@ -62,21 +66,19 @@ func runEdge(ctx context.Context, env *environment, p *poller.Poller, memory *sp
 	if err := p.Run(ctx); err != nil {
 		return fmt.Errorf("poller: %w", err)
 	}
-	if err := memory.Close(); err != nil {
+	if err := w.Close(); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
 	defer time.AfterFunc(drainFor, stop).Stop()
 	if err := <-forwarded; err != nil {
 		return fmt.Errorf("forwarder: %w", err)
 	}
-	if records, _, samples := memory.Held(); records > 0 {
-		env.Logger.Error(fmt.Sprintf("the stream did not take everything in time: %d bundles with %d samples that waited in memory are lost", records, samples))
-	}
+	leftBehind(env, w)
 	return nil
 }
 
 // poller makes the poller with the targets of the configuration, which a reload changes.
-func (h *house) poller(memory *spool.Memory, subjects stream.Subjects) (*poller.Poller, error) {
+func (h *house) poller(w waiting, o outlet) (*poller.Poller, error) {
 	c := h.cfg
 	targets, err := targetsOf(c)
 	if err != nil {
@@ -87,13 +89,14 @@ func (h *house) poller(memory *spool.Memory, subjects stream.Subjects) (*poller.
 		return nil, err
 	}
 	limits := frame.DefaultLimits()
+	known, before := h.leftovers(w)
 	options := scrape.Options{
-		Client: client, Schemas: exposition.NewSchemas(), Buffers: &scrape.Buffers{}, Version: h.env.Version,
-		Self: h.env.Registry, Limits: &limits,
+		Client: client, Schemas: exposition.NewSchemas(known...), Buffers: &scrape.Buffers{}, Version: h.env.Version,
+		Self: h.env.Registry, Limits: &limits, TextBody: o.format1 != nil,
 	}
-	s := &bundleSpool{memory: memory, subjects: subjects, publisher: c.Identity}
+	s := &bundleSpool{spool: w, subject: o.subject, subjects: o.subjects, publisher: c.Identity}
 	pc := poller.Config{
-		Publisher: c.Identity, Lane: lane, Spool: s, Live: s.live,
+		Publisher: c.Identity, Lane: lane, Spool: s, Live: s.live, Format1: o.format1, Predecessor: before,
 		NewScraper:  func(t *target.Target) (poller.Scraper, error) { return scrape.New(t, options) },
 		Encoder:     frame.EncoderOptions{KeyframeMaxAge: time.Duration(c.Poller.KeyframeInterval)},
 		FlushSize:   int(c.Poller.FlushSize),
@@ -144,7 +147,8 @@ func targetsOf(c *config.Config) ([]*target.Target, error) {
 
 // bundleSpool gives a poller's bundles the subjects under which the spool keeps them.
 type bundleSpool struct {
-	memory    *spool.Memory
+	spool     waiting
+	subject   string
 	subjects  stream.Subjects
 	publisher string
 }
@@ -152,19 +156,19 @@ type bundleSpool struct {
 // Append puts a bundle and the schemas that the spool does not have into the spool.
 func (s *bundleSpool) Append(b poller.Bundle) error {
 	r := spool.Record{
-		Subject: s.subjects.Frames(s.publisher, lane), Message: b.Message, Frames: b.Frames, Samples: b.Samples,
+		Subject: s.subject, Message: b.Message, Frames: b.Frames, Samples: b.Samples,
 	}
 	var missing []spool.Schema
 	for _, schema := range b.Schemas {
 		id := schema.ID.String()
 		r.Schemas = append(r.Schemas, id)
-		if !s.memory.Has(id) {
+		if !s.spool.Has(id) {
 			missing = append(missing, spool.Schema{
 				ID: id, Subject: s.subjects.Schema(s.publisher, schema.ID), Message: schema.Marshal(),
 			})
 		}
 	}
-	err := s.memory.Append(r, missing...)
+	err := s.spool.Append(r, missing...)
 	if errors.Is(err, spool.ErrFull) {
 		return fmt.Errorf("%w: %w", poller.ErrSpoolFull, err)
 	}
@@ -177,5 +181,5 @@ func (s *bundleSpool) live(ids []frame.SchemaID) {
 	for i, id := range ids {
 		list[i] = id.String()
 	}
-	s.memory.SetLive(list)
+	s.spool.SetLive(list)
 }

@@ -192,6 +192,9 @@ func checkStream(ctx context.Context, env *environment, create bool) (problems i
 func (h *house) checkOne(ctx context.Context, s *config.ReceiverStream, role string, durables []string, create bool) (problems int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
+	if s.ClusterID != "" {
+		return 0, h.checkStreaming(ctx, &s.Stream, role)
+	}
 	conn, err := h.connect(ctx, s, role, nil)
 	if err != nil {
 		return 0, err
@@ -245,6 +248,9 @@ func inspectStream(ctx context.Context, env *environment, last int, values bool,
 		s = &h.cfg.ReceiverStreams[0]
 	} else {
 		s, role = published(h.cfg.PollerStream), "poller"
+	}
+	if s.ClusterID != "" {
+		return fmt.Errorf("%s_stream is on NATS Streaming, whose messages cannot be read beside their receivers", role)
 	}
 	conn, err := h.connect(ctx, s, role, nil)
 	if err != nil {

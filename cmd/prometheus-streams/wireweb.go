@@ -11,7 +11,6 @@ import (
 
 	"github.com/choria-io/prometheus-streams/internal/poller"
 	"github.com/choria-io/prometheus-streams/internal/sink/gateway"
-	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
 	"github.com/choria-io/prometheus-streams/internal/web"
 )
 
@@ -23,8 +22,8 @@ type webParts struct {
 	server  *web.Server
 	poller  *poller.Poller
 	gateway *gateway.Gateway
-	edge    *jetstream.Conn
-	centre  []*jetstream.Conn
+	edge    link
+	centre  []link
 }
 
 // listen opens the web server's address, so that one that is taken is known before anything else begins.
@@ -39,7 +38,8 @@ func (h *house) listen() error {
 		RoutePrefix: flags.RoutePrefix, ExternalURL: flags.ExternalURL,
 		Gatherer: h.env.Registry, Registerer: h.env.Registry,
 		Ready: h.ready, Reload: h.env.Reload, EnableLifecycle: h.cfg.Web.EnableLifecycle,
-		Page: h.page, Logger: h.env.Logger,
+		Profiling: flags.EnablePprof,
+		Page:      h.page, Logger: h.env.Logger,
 	}
 	if h.cfg.Gateway != nil && h.env.Role.Receives() {
 		o.Handlers = map[string]http.Handler{
@@ -69,7 +69,7 @@ func (h *house) serve() {
 func (h *house) ready() error {
 	conns := h.web.centre
 	if h.web.edge != nil {
-		conns = append([]*jetstream.Conn{h.web.edge}, conns...)
+		conns = append([]link{h.web.edge}, conns...)
 	}
 	for _, c := range conns {
 		if up, why := c.Connected(); !up {

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/config"
+	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/spool"
+	"github.com/choria-io/prometheus-streams/internal/stream"
+)
+
+const (
+	// memorySpool bounds what waits for the stream if the spool is in memory.
+	memorySpool = 64 << 20
+	// retainDefault is how long a message stays after the stream acknowledged it: as long as a NATS server may take,
+	// unless told otherwise, until its disk has it.
+	retainDefault = 2 * time.Minute
+)
+
+// waiting is a spool, on disk or in memory.
+type waiting interface {
+	Append(r spool.Record, schemas ...spool.Schema) error
+	Read(ctx context.Context, after spool.Position, max int) ([]spool.Entry, error)
+	Trim(upTo spool.Position) error
+	Schema(id string) (spool.Schema, error)
+	Has(id string) bool
+	SetLive(ids []string)
+	Live() []string
+	Held() (records, frames, samples int)
+	Close() error
+}
+
+// spool opens the spool on disk. If only the default directory cannot be had, the spool is in memory.
+func (h *house) spool() (waiting, error) {
+	c := h.cfg.Spool
+	dir, named := c.Directory, c.DirectorySet
+	if h.env.Role == config.StandaloneRole && !named {
+		dir, named = filepath.Join(h.cfg.Embedded.Directory, "spool"), true
+	}
+	o := spool.DiskOptions{
+		Directory: filepath.Join(dir, stream.EscapeToken(h.cfg.Identity)),
+		MaxBytes:  int64(c.MaxSize), MaxAge: time.Duration(c.MaxAge), Refuse: c.WhenFull == "stop_scraping",
+		SyncEvery: time.Duration(c.Sync), Retain: retainDefault,
+		Logger: h.env.Logger, Registerer: h.env.Registry,
+	}
+	if c.RetainAfterAck != nil {
+		o.Retain = time.Duration(*c.RetainAfterAck)
+	}
+	disk, err := spool.OpenDisk(o)
+	switch {
+	case err == nil:
+		h.closers = append(h.closers, func() {
+			if err := disk.Release(); err != nil {
+				h.env.Logger.Error("the spool is not closed well", "file", o.Directory, "error", err)
+			}
+		})
+		return disk, nil
+	case named:
+		return nil, fmt.Errorf("spool.directory: %w", err)
+	}
+	limit := min(o.MaxBytes, memorySpool)
+	h.env.Logger.Warn("the spool's directory cannot be used: what waits for the stream is kept in memory and is lost if the process ends",
+		"file", o.Directory, "limit", limit, "error", err)
+	return spool.NewMemory(spool.MemoryOptions{
+		MaxBytes: limit, MaxAge: o.MaxAge, Refuse: o.Refuse, Logger: o.Logger, Registerer: o.Registerer,
+	}), nil
+}
+
+// leftovers is what an earlier process left in the spool: the schemas that it used, and where its epoch ended.
+func (h *house) leftovers(w waiting) (known []*frame.Schema, before *frame.Predecessor) {
+	disk, ok := w.(*spool.Disk)
+	if !ok {
+		return nil, nil
+	}
+	limits := frame.DefaultLimits()
+	for _, s := range disk.Schemas() {
+		id, err := frame.ParseSchemaID(s.ID)
+		if err == nil {
+			var schema *frame.Schema
+			if schema, err = frame.UnmarshalSchema(id, s.Message, limits); err == nil {
+				known = append(known, schema)
+			}
+		}
+		if err != nil {
+			h.env.Logger.Warn("a schema in the spool cannot be used again", "schema", s.ID, "error", err)
+		}
+	}
+	if last := disk.Previous(); last != nil {
+		before = predecessor(last.Message, limits)
+	}
+	if records, frames, samples := disk.Held(); records > 0 {
+		h.env.Logger.Info(fmt.Sprintf("the spool holds what the stream has not stored yet: at least %d bundles with %d frames", records, frames),
+			"count", samples, "file", h.cfg.Spool.Directory)
+	}
+	return known, before
+}
+
+// predecessor reads from the last message of an epoch where it ended; nil if it was no bundle.
+func predecessor(message []byte, limits frame.Limits) *frame.Predecessor {
+	b, err := frame.ParseBundle(message, limits)
+	if err != nil {
+		return nil
+	}
+	p := &frame.Predecessor{Epoch: b.Epoch, Seq: b.Seq}
+	if b.Totals != nil {
+		p.Totals = *b.Totals
+	}
+	for raw, err := range b.Frames() {
+		if p.Clean = err == nil && raw.Target == 0; err != nil { // the end of an epoch has no target
+			break
+		}
+	}
+	return p
+}
+
+// leftBehind tells what the stream did not take before the process ended.
+func leftBehind(env *environment, w waiting) {
+	records, _, samples := w.Held()
+	if records == 0 {
+		return
+	}
+	if _, ok := w.(*spool.Disk); ok {
+		env.Logger.Info(fmt.Sprintf("the stream did not take everything in time: %d bundles wait in the spool for the next start", records),
+			"count", samples)
+		return
+	}
+	env.Logger.Error(fmt.Sprintf("the stream did not take everything in time: %d bundles that waited in memory are lost", records),
+		"count", samples)
+}
