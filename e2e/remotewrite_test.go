@@ -33,7 +33,7 @@ func eachProtocol(t *testing.T, f func(t *testing.T, protocol string)) {
 	}
 }
 
-// samplesOf are the samples of one of a target's series, without stale markers but one of those before each gap.
+// samplesOf are the samples of one of a target's series, stale markers among them.
 func samplesOf(p *harness.Prometheus, g *harness.Target, series int) ([]harness.RawSample, error) {
 	return p.OneRaw(harness.Labels{"__name__": harness.ValueMetric, "job": "edge", "instance": g.Name, "series": strconv.Itoa(series)})
 }
@@ -125,15 +125,19 @@ func TestRemoteWriteToPrometheus(t *testing.T) {
 	})
 }
 
-// Prometheus is killed with -9 and comes back: nothing is missing.
+// Prometheus is killed with -9 and comes back, then it hangs for a while: nothing is missing.
 func TestRemoteWriteKilled(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, protocol string) {
 		central := startWritten(t)
 		g, h := targets.New(t, "alpha", 20), targets.New(t, "beta", 5)
-		p := startStandalone(t, standaloneYAML(t, "site", "1s", harness.JobsYAML("edge", g, h)+remoteWriteYAML(central, protocol)))
+		p := startStandalone(t, standaloneYAML(t, "site", "1s", harness.JobsYAML("edge", g, h)+remoteWriteYAML(central, protocol+"  remote_timeout: 1s\n")))
 		harness.Wait(t, 20*time.Second, "scrapes are in Prometheus", func() error { _, err := checkSamples(central, g, 3, 2); return err })
-		for range 2 {
-			central.Kill()
+		for _, kill := range []bool{true, false} {
+			if kill {
+				central.Kill()
+			} else {
+				central.Freeze()
+			}
 			now := g.Numbers()
 			harness.Wait(t, 20*time.Second, "scrapes go on", func() error {
 				if n := g.Numbers(); n < now+4 {
@@ -141,7 +145,11 @@ func TestRemoteWriteKilled(t *testing.T) {
 				}
 				return nil
 			})
-			central.Restart(t)
+			if kill {
+				central.Restart(t)
+			} else {
+				central.Thaw()
+			}
 		}
 		want := g.Numbers()
 		harness.Wait(t, 30*time.Second, "every scrape is in Prometheus", func() error {
@@ -195,4 +203,56 @@ func TestRemoteWriteOneSeriesRefused(t *testing.T) {
 			t.Errorf("%v frames wait", n)
 		}
 	})
+}
+
+// The receiver is killed with -9, then stopped: no scrape is missing, nothing counts as lost, and a series that vanishes
+// while none runs gets its stale marker.
+func TestRemoteWriteReceiverRestarted(t *testing.T) {
+	t.Parallel()
+	server, central := startNATS(t, ""), startWritten(t)
+	receiver := startReceiver(t, fmt.Sprintf(`
+identity: centre
+receiver_stream:
+  urls: %s
+  topic: prometheus
+  stream: PROMETHEUS
+receiver:
+  state_directory: %s
+%s`, server.URL, t.TempDir(), remoteWriteYAML(central, "")))
+	g := targets.New(t, "alpha", 20)
+	startPoller(t, pollerYAML(server, "site", "1s", harness.JobsYAML("edge", g))).Ready(t)
+	written := func(atLeast int) {
+		harness.Wait(t, 30*time.Second, "scrapes are in Prometheus", func() error {
+			markers, err := checkSamples(central, g, 19, atLeast)
+			if err == nil && markers > 0 {
+				err = errors.New("a stale marker")
+			}
+			return err
+		})
+	}
+	written(2)
+	receiver.Kill()
+	time.Sleep(3 * time.Second)
+	receiver.Restart(t)
+	receiver.Ready(t)
+	written(g.Numbers() + 1)
+	if n := receiver.Metrics(t).Sum("prometheus_streams_remote_write_dropped_samples_total", nil); n != 0 {
+		t.Errorf("%v samples dropped", n)
+	}
+	if code, _ := receiver.Stop(15 * time.Second); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	g.Answer(http.StatusOK, "text/plain", fmt.Sprintf("%s{series=\"0\"} 5\n", harness.ValueMetric))
+	time.Sleep(2 * time.Second)
+	receiver.Restart(t)
+	harness.Wait(t, 30*time.Second, "the series that vanished is stale", func() error {
+		samples, err := samplesOf(central, g, 19)
+		if err == nil && !samples[len(samples)-1].Stale {
+			err = errors.New("no stale marker")
+		}
+		return err
+	})
+	if v := receiver.Metrics(t).Sum("prometheus_streams_remote_write_protocol_version", nil); v != 2 {
+		t.Errorf("version %v of remote write is spoken to Prometheus", v)
+	}
 }

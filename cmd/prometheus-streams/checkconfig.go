@@ -53,6 +53,7 @@ func (f *checkConfig) run(c *cli) int {
 		r.warn(warnings)
 		r.problems(err)
 		r.problems(whole.Files(role))
+		r.problems(offline(whole, role))
 		if err == nil {
 			r.good(role, cfg)
 		}

@@ -125,9 +125,9 @@ func (h *house) close() {
 
 // connect opens a connection to NATS, which goes on trying for as long as the process lives.
 func (h *house) connect(ctx context.Context, s *config.ReceiverStream, role string, server jetstream.InProcess) (*jetstream.Conn, error) {
-	o, err := natsOptions(s)
+	o, err := h.natsOptions(s)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s_stream: %w", role, err)
 	}
 	o.InProcess = server
 	o.Name = clientName(h.cfg, role)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/choria-io/prometheus-streams/internal/config"
 	"github.com/choria-io/prometheus-streams/internal/receiver"
+	"github.com/choria-io/prometheus-streams/internal/sink"
 	"github.com/choria-io/prometheus-streams/internal/sink/remotewrite"
 )
 
@@ -48,6 +49,7 @@ func (h *house) remoteWrite(common receiver.Config, blocks []inlet, i int) error
 		OutOfOrderWindow: time.Duration(c.OutOfOrderWindow),
 		NoMetadata:       c.Block.Metadata.Send != nil && !*c.Block.Metadata.Send,
 		StateDirectory:   common.StateDirectory, Schema: common.Schemas.Lookup,
+		Owners: sink.NewOwners(h.cfg.Receiver.Limits.Targets, h.env.Logger),
 		Logger: h.env.Logger, Registerer: h.env.Registry,
 	})
 	if err != nil {

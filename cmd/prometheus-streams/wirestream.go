@@ -16,38 +16,23 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
 )
 
-// natsOptions says how a block of the configuration connects. Secrets in files are read at each connection.
-func natsOptions(s *config.ReceiverStream) (jetstream.Options, error) {
+// natsOptions says how a block of the configuration connects.
+func (h *house) natsOptions(s *config.ReceiverStream) (jetstream.Options, error) {
 	o := jetstream.Options{
 		URLs: urls(s.URLs), Topic: s.Topic, Stream: s.Name, SchemasStream: s.SchemasStream, Filter: s.Filter(),
-		CredentialsFile: s.Credentials, NKeySeedFile: s.NKeySeedFile,
 		InboxPrefix: s.InboxPrefix, Domain: s.Domain,
 	}
-	switch {
-	case s.Context != "":
-		return o, errors.New("context: contexts of the nats command are not in this build yet")
-	case s.ProxyURL != "":
-		return o, errors.New("proxy_url: proxies to NATS are not in this build yet")
+	if len(s.URLs) == 0 && s.Context == "" {
+		return o, nil // inside this process
 	}
-	if s.User != "" {
-		if _, err := s.ReadPassword(); err != nil {
-			return o, err
-		}
-		o.UserInfo = func() (string, string) {
-			password, _ := s.ReadPassword() // a file that went away shows as a refusal by the server
-			return s.User, password
-		}
+	c, err := address(&o, s)
+	if err != nil {
+		return o, err
 	}
-	if s.Token != "" || s.TokenFile != "" {
-		if _, err := s.ReadToken(); err != nil {
-			return o, err
-		}
-		o.TokenSource = func() string {
-			token, _ := s.ReadToken()
-			return token
-		}
+	if err := identify(&o, s, c); err != nil {
+		return o, err
 	}
-	return o, nil
+	return o, h.secure(&o, s, c)
 }
 
 func urls(list config.URLs) []string {

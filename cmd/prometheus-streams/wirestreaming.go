@@ -53,14 +53,14 @@ func (h *house) connectStreaming(ctx context.Context, s *config.Stream, role, cl
 	if s.InboxPrefix != "" || s.Domain != "" {
 		return nil, fmt.Errorf("%s_stream: inbox_prefix and domain are of JetStream, they do not go with cluster_id", role)
 	}
-	o, err := natsOptions(published(s))
+	o, err := h.natsOptions(published(s))
 	if err != nil {
 		return nil, fmt.Errorf("%s_stream: %w", role, err)
 	}
 	conn, err := streaming.Connect(ctx, streaming.Options{
 		URLs: o.URLs, ClusterID: s.ClusterID, ClientID: clientID, Topic: s.Topic, Name: clientName(h.cfg, role),
 		UserInfo: o.UserInfo, TokenSource: o.TokenSource, CredentialsFile: o.CredentialsFile, NKeySeedFile: o.NKeySeedFile,
-		TLS: o.TLS, TLSFirst: o.TLSFirst, Dialer: o.Dialer,
+		TLS: o.TLS, TLSRoots: o.TLSRoots, TLSFirst: o.TLSFirst, Dialer: o.Dialer,
 		Announce: func() (string, []byte) { return h.lifecycle(role) },
 		Logger:   h.env.Logger, Registerer: h.env.Registry,
 	})

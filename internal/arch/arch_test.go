@@ -26,6 +26,9 @@ var doors = map[string][]string{
 	"internal/target": {},
 	"internal/web":    {},
 
+	"internal/tlsconf":         {},
+	"internal/tlsconf/tlstest": {},
+
 	"internal/exposition": {"internal/frame"},
 	"internal/scrape":     {"internal/exposition", "internal/frame", "internal/target"},
 	"internal/poller":     {"internal/exposition", "internal/frame", "internal/scrape", "internal/target"},
@@ -33,17 +36,20 @@ var doors = map[string][]string{
 
 	"internal/stream/embedded":   {"internal/stream"},
 	"internal/stream/jetstream":  {"internal/stream"},
+	"internal/stream/streaming":  {"internal/stream"},
 	"internal/stream/streamtest": {"internal/stream"},
 
 	"internal/receiver":         {"internal/exposition", "internal/frame", "internal/sink", "internal/stream"},
 	"internal/sink":             {"internal/frame"},
 	"internal/sink/gateway":     {"internal/exposition", "internal/frame", "internal/sink"},
 	"internal/sink/pushgateway": {"internal/exposition", "internal/frame", "internal/sink"},
+	"internal/sink/remotewrite": {"internal/frame", "internal/sink"},
 }
 
 // fences lists libraries and the only rooms that may import them.
 var fences = map[string][]string{
-	"github.com/nats-io/nats.go":                              {"internal/stream/jetstream", "internal/stream/embedded", "internal/stream/streamtest"},
+	"github.com/nats-io/nats.go":                              {"internal/stream/jetstream", "internal/stream/embedded", "internal/stream/streaming", "internal/stream/streamtest"},
+	"github.com/nats-io/stan.go":                              {"internal/stream/streaming"},
 	"github.com/nats-io/nats-server/":                         {"internal/stream/embedded"},
 	"github.com/prometheus/prometheus/model/textparse":        {"internal/exposition"},
 	"github.com/prometheus/common/expfmt":                     {"internal/exposition"},

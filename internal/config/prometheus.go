@@ -34,8 +34,9 @@ type RemoteWrite struct {
 	OutOfOrderWindow Duration       `yaml:"out_of_order_window"`
 	LateDirectory    string         `yaml:"late_directory"`
 	Line             int            `yaml:"-"`
-	// Prometheus has the whole block, our keys among it.
-	Prometheus *yaml.Node `yaml:"-"`
+	// Prometheus has the whole block, our keys among it, and Block what of Prometheus' keys is used.
+	Prometheus *yaml.Node       `yaml:"-"`
+	Block      RemoteWriteBlock `yaml:"-"`
 }
 
 // RemoteWrites are the blocks of remote_write.
@@ -177,6 +178,7 @@ func foreignError(err error) string {
 }
 
 func (v *RemoteWrites) decode(d *decoder, path string, n *yaml.Node) {
+	names := map[string]int{}
 	d.foreignBlocks(path, n, reflect.TypeFor[RemoteWrite](), func(at string, rest *yaml.Node, own reflect.Value) {
 		k := own.Interface().(RemoteWrite)
 		if k.URL == "" {
@@ -188,6 +190,11 @@ func (v *RemoteWrites) decode(d *decoder, path string, n *yaml.Node) {
 			d.invalid(at+".protocol", "not auto, 1 or 2: %s", quote(k.Protocol))
 		}
 		k.Line, k.Prometheus = rest.Line, rest
+		if line, twice := names[k.Name]; twice && k.Name != "" {
+			d.errorAt(rest.Line, "%s: the name %s is on line %d already", at, quote(k.Name), line)
+		}
+		names[k.Name] = rest.Line
+		k.block(d, at, rest)
 		*v = append(*v, k)
 	})
 }

@@ -103,46 +103,15 @@ func (c *Config) NotYet(role Role) []*Error {
 			add("scrape_config_files", "service discovery with Prometheus' scrape_configs")
 		}
 	}
-	if role.Receives() && len(c.RemoteWrite) > 0 {
-		add("remote_write", "remote write")
+	for i := range c.RemoteWrite {
+		for _, key := range c.RemoteWrite[i].notYet() {
+			if role.Receives() {
+				add("remote_write["+itoa(i)+"]."+key, key+" of remote write")
+			}
+		}
 	}
 	if role.Polls() && c.Spool.Order == "fresh_first" {
 		add("spool.order", "sending the newest first")
-	}
-	return append(out, c.StreamsNotYet(role)...)
-}
-
-// StreamsNotYet are those of NotYet that have to do with the streams of a role.
-func (c *Config) StreamsNotYet(role Role) []*Error {
-	var out []*Error
-	add := func(path, what string) { out = append(out, c.notYet(path, what)) }
-	inherits := false
-	stream := func(path string, s *Stream) {
-		if s.ClusterID != "" {
-			add(path+".cluster_id", "NATS Streaming")
-		}
-		if s.Context != "" {
-			add(path+".context", "reading the contexts of the nats command")
-		}
-		if s.ProxyURL != "" {
-			add(path+".proxy_url", "reaching NATS through a proxy")
-		}
-		if s.TLS != nil {
-			add(path+".tls", "TLS to NATS")
-		} else {
-			inherits = true
-		}
-	}
-	if role == PollerRole && c.PollerStream != nil {
-		stream("poller_stream", c.PollerStream)
-	}
-	if role == ReceiverRole {
-		for i := range c.ReceiverStreams {
-			stream(c.receiverPath(i), &c.ReceiverStreams[i].Stream)
-		}
-	}
-	if c.TLS != nil && inherits {
-		add("tls", "TLS to NATS")
 	}
 	return out
 }
@@ -168,9 +137,6 @@ func (c *Config) warningsOf(role Role) []Warning {
 	}
 	if role == StandaloneRole && c.ReceiverStreams != nil {
 		add("receiver_stream", "standalone has a stream of its own; the block is ignored")
-	}
-	if role.Polls() && c.Spool.DirectorySet {
-		add("spool.directory", "the spool on disk is not in this build yet; what waits for the stream is kept in memory")
 	}
 	if name, _, _ := strings.Cut(c.Identity, "."); role == PollerRole && strings.EqualFold(name, "localhost") {
 		add("identity", "every host is called "+c.Identity+"; two publishers of one name are taken for one")

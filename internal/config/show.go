@@ -56,12 +56,32 @@ func (m *mask) node(n *yaml.Node, depth int) *yaml.Node {
 			break
 		}
 		if n.Kind == yaml.MappingNode && i%2 == 1 && m.secret.MatchString(resolve(n.Content[i-1]).Value) {
-			item = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: masked}
+			item = m.hide(item, depth+1)
 		} else if n.Kind == yaml.MappingNode && i%2 == 0 && resolve(item).Kind == yaml.ScalarNode {
 			item = resolve(item)
 			item = &yaml.Node{Kind: item.Kind, Tag: item.Tag, Style: item.Style, Value: item.Value}
 		} else {
 			item = m.node(item, depth+1)
+		}
+		out.Content = append(out.Content, item)
+	}
+	return out
+}
+
+// hide keeps the keys of a mapping and the length of a list, so that what is shown can be read again, and no value.
+func (m *mask) hide(n *yaml.Node, depth int) *yaml.Node {
+	n = resolve(n)
+	m.left--
+	if n.Kind == yaml.ScalarNode || depth > 16 || m.left < 0 {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: masked}
+	}
+	out := &yaml.Node{Kind: n.Kind, Tag: n.Tag, Style: n.Style}
+	for i, item := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 {
+			item = resolve(item)
+			item = &yaml.Node{Kind: yaml.ScalarNode, Tag: item.Tag, Style: item.Style, Value: item.Value}
+		} else {
+			item = m.hide(item, depth+1)
 		}
 		out.Content = append(out.Content, item)
 	}

@@ -70,6 +70,7 @@ func (c *Config) finish(d *decoder) {
 		s := &c.ReceiverStreams[i]
 		s.finishReceiver(d, c.receiverPath(i), c.Identity)
 	}
+	c.finishStreaming(d)
 	c.finishSinks(d)
 	if e := c.Embedded; e != nil {
 		d.notBlank("embedded.directory", e.Directory)
@@ -174,6 +175,9 @@ func (t *TLS) finish(d *decoder, path string) {
 		d.invalid(path, "without scheme: puppet or manual")
 	default:
 		d.invalid(path+".scheme", "not puppet or manual: %s", quote(t.Scheme))
+	}
+	for _, file := range []*string{&t.SSLDir, &t.CA, &t.Cert, &t.Key} {
+		*file = d.toRead(*file)
 	}
 }
 

@@ -1,0 +1,145 @@
+package remotewrite
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+)
+
+const (
+	headerVersion = "X-Prometheus-Remote-Write-Version"
+	headerWritten = "X-Prometheus-Remote-Write-Samples-Written"
+	// maxAnswer is how much of an answer's text is read.
+	maxAnswer = 256 << 10
+	// backoffFirst and backoffMost are the waits before a request is repeated.
+	backoffFirst = 100 * time.Millisecond
+	backoffMost  = 5 * time.Second
+	// maxRetryAfter bounds what a server may ask for.
+	maxRetryAfter = 5 * time.Minute
+	// isolateAfter is after how many tries a request that fails while others do not is sent piece by piece.
+	isolateAfter = 6
+)
+
+// answer is what became of a request.
+type answer struct {
+	status  int // 0 if there was none
+	err     error
+	text    string
+	written int // -1 if the server did not say
+	after   time.Duration
+	took    time.Duration
+}
+
+// send sends a batch beside Run, which gets it back with its answer.
+func (s *Sink) send(ctx context.Context, b *batch) {
+	if len(b.packed) == 0 || b.protocol != s.protocol {
+		s.encode(b)
+		b.packed = b.packed[:0]
+	}
+	b.tries++
+	if b.samples == 0 {
+		b.answer = answer{status: http.StatusNoContent, written: 0}
+		s.results <- b
+		return
+	}
+	go func() {
+		if len(b.packed) == 0 {
+			b.packed = pack(b.packed, b.body)
+		}
+		b.answer = s.post(ctx, b)
+		s.results <- b
+	}()
+}
+
+func pack(dst, body []byte) []byte {
+	if n := s2.MaxEncodedLen(len(body)); cap(dst) < n {
+		dst = make([]byte, n)
+	}
+	return s2.EncodeSnappy(dst[:cap(dst)], body)
+}
+
+// post makes one request.
+func (s *Sink) post(ctx context.Context, b *batch) (a answer) {
+	start := time.Now()
+	a.written = -1
+	defer func() { a.took = time.Since(start) }()
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, bytes.NewReader(b.packed))
+	if err != nil {
+		a.err = err
+		return a
+	}
+	for name, v := range s.Headers {
+		r.Header.Set(name, v)
+	}
+	r.Header.Set("Content-Encoding", "snappy")
+	r.Header.Set("User-Agent", s.UserAgent)
+	if b.protocol == 2 {
+		r.Header.Set("Content-Type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")
+		r.Header.Set(headerVersion, "2.0.0")
+	} else {
+		r.Header.Set("Content-Type", "application/x-protobuf")
+		r.Header.Set(headerVersion, "0.1.0")
+	}
+	if b.tries > 1 {
+		r.Header.Set("Retry-Attempt", strconv.Itoa(b.tries-1))
+	}
+	res, err := s.HTTPClient.Do(r)
+	if err != nil {
+		a.err = err
+		return a
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	a.status, a.err, a.text = res.StatusCode, err, strings.TrimSpace(string(text))
+	if n, err := strconv.Atoi(res.Header.Get(headerWritten)); err == nil && n >= 0 {
+		a.written = n
+	}
+	a.after = retryAfter(res.Header.Get("Retry-After"), start)
+	if err == nil && a.status/100 != 2 {
+		a.err = fmt.Errorf("HTTP status %d: %s", a.status, clip(a.text))
+	}
+	return a
+}
+
+func retryAfter(text string, now time.Time) time.Duration {
+	if text == "" {
+		return 0
+	}
+	d := time.Duration(0)
+	if n, err := strconv.Atoi(text); err == nil {
+		d = time.Duration(min(max(n, 0), 3600)) * time.Second
+	} else if t, err := http.ParseTime(text); err == nil {
+		d = t.Sub(now)
+	}
+	return min(max(d, 0), maxRetryAfter)
+}
+
+// backoff is how long to wait after a number of tries.
+func backoff(tries int) time.Duration {
+	d := backoffMost
+	if tries < 8 {
+		d = min(backoffFirst<<max(tries-1, 0), backoffMost)
+	}
+	return d*3/4 + time.Duration(rand.Int64N(int64(d/2)))
+}
+
+func clip(text string) string {
+	const most = 400
+	if i := strings.IndexByte(text, '\n'); i >= 0 && i < most {
+		return text[:i] + " …"
+	}
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
