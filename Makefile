@@ -10,7 +10,7 @@ FUZZTIME ?= 20s
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test check unit race lint vuln servers e2e bench fuzz fuzzseeds debs clean help
+.PHONY: build run test check unit race lint vuln servers e2e chaos bench fuzz fuzzseeds debs clean help
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ servers: ## the real servers that e2e talks to, built once under .cache/bin
 
 e2e: servers ## end-to-end tests against real servers
 	cd e2e && go test -count=1 -timeout 20m ./...
+
+chaos: servers ## kill, freeze and cut off the parts of a site, then account for every sample (CHAOS_SEED, CHAOS_ROUNDS)
+	cd e2e && go test -tags chaos -v -count=1 -timeout 60m ./chaos
 
 bench: servers ## CPU, memory and wire bytes, printed as a table
 	./bench/run

@@ -171,3 +171,47 @@ func TestStreamingServerForgets(t *testing.T) {
 	stopWell(t, recorder.Process)
 	recorder.Account(t)
 }
+
+// The Push Gateway is away for longer than the server waits for acknowledgements: what it redelivers meanwhile is what is
+// held already, and once the gateway is back all of it is acknowledged.
+func TestStreamingPushGatewayAway(t *testing.T) {
+	t.Parallel()
+	server, g := startStreaming(t), startPushServer(t, "pushgateway")
+	receiver := startReceiver(t, streamingReceiver(t, server, g, ""))
+	all := targets.Many(t, "node", 2, 5)
+	poller := startPoller(t, streamingPoller(server, "site", "2s", harness.JobsYAML("edge", all...)))
+	for _, target := range all {
+		waitPushed(t, 20*time.Second, g, target, edge(target), 0)
+	}
+	g.Kill()
+	time.Sleep(4 * time.Second)
+	stopWell(t, poller.Process) // else the newest scrape would take the place of the one that is held
+	time.Sleep(35 * time.Second)
+	g.Restart(t)
+	for _, target := range all {
+		waitPushed(t, 60*time.Second, g, target, edge(target), target.Numbers()-1)
+	}
+	harness.Wait(t, 45*time.Second, "nothing is held any more", func() error {
+		page, err := harness.Scrape(receiver.URL + "/metrics")
+		if held := page.Sum("prometheus_streams_receiver_held_bytes", nil); err == nil && held > 0 {
+			err = fmt.Errorf("%v bytes", held)
+		}
+		return err
+	})
+	published := harness.Labels{"publisher": "site"}
+	page := receiver.Metrics(t)
+	received, delivered := page.Sum("prometheus_streams_receiver_received", nil), page.Sum("prometheus_streams_receiver_delivered_frames_total", published)
+	if received <= delivered {
+		t.Errorf("%v messages received, %v delivered: nothing was redelivered, this test has shown nothing", received, delivered)
+	}
+	if dropped := page.Sum("prometheus_streams_receiver_dropped_frames_total", nil); dropped != 0 {
+		t.Errorf("%v dropped", dropped)
+	}
+	stopWell(t, receiver.Process)
+	receiver.Restart(t)
+	receiver.Ready(t)
+	time.Sleep(3 * time.Second)
+	if left := receiver.Metrics(t).Sum("prometheus_streams_receiver_received", nil); left != 0 {
+		t.Errorf("%v messages were not acknowledged", left)
+	}
+}

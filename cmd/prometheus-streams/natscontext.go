@@ -42,11 +42,12 @@ func readContext(name string) (*natsContext, error) {
 	if err != nil {
 		return nil, fmt.Errorf("context %q: %w", name, err)
 	}
-	c := &natsContext{}
-	if err := c.read(path); err != nil {
+	data, err := readLimited(path)
+	if err != nil {
 		return nil, fmt.Errorf("context %q: %w", name, err)
 	}
-	if err := c.check(); err != nil {
+	c, err := parseContext(data)
+	if err != nil {
 		return nil, fmt.Errorf("context %q: %s: %w", name, path, err)
 	}
 	return c, nil
@@ -68,23 +69,29 @@ func contextPath(name string) (string, error) {
 	return filepath.Join(dir, "nats", "context", name+".json"), nil
 }
 
-func (c *natsContext) read(path string) error {
+func readLimited(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxContext+1))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(data) > maxContext {
-		return fmt.Errorf("%s has more than %d bytes", path, maxContext)
+		return nil, fmt.Errorf("%s has more than %d bytes", path, maxContext)
 	}
+	return data, nil
+}
+
+// parseContext parses the file of a context. Keys that it does not know are left to the nats command.
+func parseContext(data []byte) (*natsContext, error) {
+	c := &natsContext{}
 	if err := json.Unmarshal(data, c); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
-	return nil
+	return c, c.check()
 }
 
 func (c *natsContext) check() error {

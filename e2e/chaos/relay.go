@@ -1,4 +1,5 @@
-// Package chaos kills, freezes and cuts off the parts of a running site, and then accounts for every sample.
+//go:build chaos
+
 package chaos
 
 import (
@@ -68,8 +69,7 @@ func (r *relay) carry(from, to net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		r.flow.RLock()
-		r.flow.RUnlock() //nolint:staticcheck // waits for as long as nothing flows
+		r.wait()
 		if n > 0 {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return
@@ -79,6 +79,12 @@ func (r *relay) carry(from, to net.Conn) {
 			return
 		}
 	}
+}
+
+// wait waits for as long as nothing flows.
+func (r *relay) wait() {
+	r.flow.RLock()
+	defer r.flow.RUnlock()
 }
 
 func (r *relay) add(conns ...net.Conn) bool {

@@ -70,13 +70,14 @@ type Forwarder struct {
 	log        *slog.Logger
 	metrics    *metrics
 
-	acked    spool.Position // up to here everything is stored or set aside
-	sent     spool.Position // the last one of the window
-	highest  spool.Position // the last one ever sent
-	inflight []flight
-	refused  map[spool.Position]struct{} // refused once while a later one passed
-	sequence uint64                      // the stream's, of the last message stored
-	looked   bool                        // whether the window was sent again after a refusal, to look behind it
+	acked       spool.Position // up to here everything is stored or set aside
+	sent        spool.Position // the last one of the window
+	highest     spool.Position // the last one ever sent
+	inflight    []flight
+	refused     map[spool.Position]struct{} // refused once while a later one passed
+	connections uint64                      // how often the publisher's connection came back
+	sequence    uint64                      // the stream's, of the last message stored
+	looked      bool                        // whether the window was sent again after a refusal, to look behind it
 	// untrimmed tells that the last Trim went wrong.
 	untrimmed bool
 
@@ -167,7 +168,11 @@ func (f *Forwarder) fill(ctx context.Context) error {
 	if room <= 0 {
 		return nil
 	}
-	wait, cancel := context.WithDeadline(ctx, f.registry.due)
+	due := f.registry.due
+	if look := time.Now().Add(lookEvery); look.Before(due) {
+		due = look
+	}
+	wait, cancel := context.WithDeadline(ctx, due)
 	defer cancel()
 	if len(f.inflight) > 0 {
 		cancel()
@@ -236,13 +241,40 @@ func (f *Forwarder) conclude(head flight, r stream.Result) error {
 			f.log.Warn("the stream's sequence went back: it was made anew, all schemas are stored again",
 				"subject", head.Subject, "from", f.sequence, "to", r.Sequence)
 			f.registry.forget()
+			f.sequence = r.Sequence
+			if r, ok := f.spool.(rewinder); ok {
+				f.stored()
+				return f.rewind(r)
+			}
 		}
 		f.sequence = r.Sequence
 	}
+	f.stored()
+	return nil
+}
+
+// stored forgets the oldest message of the window, which the stream has.
+func (f *Forwarder) stored() {
 	f.looked = false
 	f.trouble.over()
 	f.done()
-	return nil
+}
+
+// rewinder is a Spool that keeps what was trimmed for a while.
+type rewinder interface {
+	// Rewind makes it readable again and returns the position before it.
+	Rewind() spool.Position
+}
+
+// rewind sends again what the stream acknowledged not long ago and has lost.
+func (f *Forwarder) rewind(r rewinder) error {
+	to := r.Rewind()
+	if to >= f.acked {
+		return nil
+	}
+	f.log.Warn("sending again what the stream had acknowledged and may have lost", "count", uint64(f.acked-to))
+	f.acked = to
+	return errGoBack
 }
 
 // done forgets the oldest message of the window. A spool that cannot be trimmed is no reason to stop forwarding: the

@@ -17,6 +17,12 @@ const (
 	refreshForget    = time.Minute     // at most so often after a sequence that went back
 )
 
+// lookEvery is how often, with nothing to send, the forwarder looks whether the connection was lost meanwhile.
+const lookEvery = 30 * time.Second
+
+// connecter is a Publisher that knows how often its connection came back.
+type connecter interface{ Connections() uint64 }
+
 // registry is what the forwarder knows of the stream of schemas.
 type registry struct {
 	stored map[string]struct{} // acknowledged in this process
@@ -52,6 +58,12 @@ func (g *registry) settled(id string) bool {
 // refresh stores all schemas in use again when it is time.
 func (f *Forwarder) refresh(ctx context.Context) error {
 	g := &f.registry
+	if c, ok := f.publisher.(connecter); ok {
+		if n := c.Connections(); n != f.connections { // it may have come back with nothing on its way
+			f.connections = n
+			g.hasten(refreshReconnect)
+		}
+	}
 	if time.Now().Before(g.due) {
 		return nil
 	}

@@ -205,6 +205,10 @@ func (l *loop) deliver(f *frame.Frame, o outcome, at time.Time) {
 
 	m := l.p.metrics
 	m.notCarried(o.skipped)
+	if l.p.cfg.Format1 != nil {
+		l.deliverFormat1(f)
+		return
+	}
 	if n := l.p.bundler.lost(); n != l.losses {
 		l.losses = n
 		l.encoder.Reset()

@@ -73,6 +73,8 @@ type Config struct {
 	Live func(ids []frame.SchemaID)
 	// Predecessor says where the publisher's last epoch ended, if that is known.
 	Predecessor *frame.Predecessor
+	// Format1, if not nil, makes messages of format 1 instead of bundles.
+	Format1 *Format1
 	// Encoder says when frames build on others.
 	Encoder frame.EncoderOptions
 	// FlushSize is how many bytes of frames make a bundle; 32 KiB if not positive. A larger frame is alone in its own.

@@ -56,9 +56,13 @@ func randomFaults(t *testing.T, seed uint64) {
 	hidden := r.schemas
 	r.start()
 	for range 30 {
+		r.mu.Lock()
 		r.schemas = hidden
+		r.mu.Unlock()
 		if r.rng.IntN(10) == 0 {
+			r.mu.Lock()
 			r.schemas = nil
+			r.mu.Unlock()
 		}
 		for _, s := range r.sites {
 			if r.rng.IntN(25) == 0 {
@@ -69,9 +73,12 @@ func randomFaults(t *testing.T, seed uint64) {
 		r.disturb()
 		time.Sleep(15 * time.Second)
 	}
+	r.mu.Lock()
 	r.schemas = hidden
+	r.mu.Unlock()
 	r.flush()
 	time.Sleep(2 * time.Minute) // holes and schemas are given up by now
+	synctest.Wait()
 	r.check(t)
 
 	// A lane that gave up on a schema asks for it again when the next frame needs it.

@@ -61,8 +61,12 @@ func TestHoleBecomesGap(t *testing.T) {
 		w.send("A", three)
 		b.send()
 		time.Sleep(29 * time.Second)
+		synctest.Wait()
 		w.sink.want(t, "A/1", "B/1") // the other publisher does not wait
-		if w.alive[2] < 2 {
+		w.mu.Lock()
+		alive := w.alive[2]
+		w.mu.Unlock()
+		if alive < 2 {
 			t.Error("a held message was not kept in progress")
 		}
 		time.Sleep(2 * time.Second)
@@ -154,6 +158,7 @@ func TestAcknowledgedOnlyAfterTheVerdict(t *testing.T) {
 		w.wantMetric(1, "rejected_frames_total", "reason", "aged")
 		dones[0](errors.New("not now"))
 		time.Sleep(2500 * time.Millisecond)
+		synctest.Wait()
 		if len(dones) != 5 {
 			t.Fatalf("the frame was given to the sink %d times, want once more", len(dones)-4)
 		}

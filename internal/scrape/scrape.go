@@ -41,6 +41,8 @@ type Options struct {
 	Self prometheus.Gatherer
 	// Limits bound the schemas; nil takes frame.DefaultLimits.
 	Limits *frame.Limits
+	// TextBody asks targets for the old text format and keeps what they answer, for LastBody.
+	TextBody bool
 }
 
 // NewClient makes a client as Prometheus does for a scrape config without HTTP settings. It holds idle connections and
@@ -63,6 +65,9 @@ type Scraper struct {
 	self    prometheus.Gatherer
 	limit   int64
 
+	textBody, bodyIsText bool
+	body                 []byte // of the last good scrape, with textBody
+
 	gzip  *gzip.Reader
 	frame frame.Frame
 	named frame.Target
@@ -81,7 +86,7 @@ func New(t *target.Target, o Options) (*Scraper, error) {
 		o.Buffers = &Buffers{}
 	}
 	s := &Scraper{
-		target: t, client: o.Client, buffers: o.Buffers, self: o.Self, limit: t.BodySizeLimit,
+		target: t, client: o.Client, buffers: o.Buffers, self: o.Self, limit: t.BodySizeLimit, textBody: o.TextBody,
 		layout: exposition.NewLayout(exposition.Rules{
 			Target: t.Labels, HonorLabels: t.HonorLabels, HonorTimestamps: t.HonorTimestamps, Relabel: t.Relabel,
 			SampleLimit: t.SampleLimit, LabelLimit: t.LabelLimit,
@@ -111,6 +116,9 @@ func New(t *target.Target, o Options) (*Scraper, error) {
 		return nil, fmt.Errorf("job %q, instance %q: url %q cannot be asked", t.Job(), t.Instance(), t.RedactedURL())
 	}
 	r.Header.Set("Accept", accept)
+	if o.TextBody {
+		r.Header.Set("Accept", acceptText)
+	}
 	r.Header.Set("Accept-Encoding", "gzip")
 	r.Header.Set("User-Agent", userAgent(o.Version))
 	r.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", strconv.FormatFloat(t.Timeout.Seconds(), 'f', -1, 64))
@@ -176,7 +184,7 @@ func (s *Scraper) ask(ctx context.Context) (exposition.Parsed, error) {
 		if s.lastBytes > s.limit {
 			return exposition.Parsed{}, &BodySizeError{Read: s.lastBytes, Limit: s.limit}
 		}
-		return s.layout.Parse(body, contentType)
+		return s.parse(body, contentType)
 	}
 	b := s.buffers.get()
 	defer func() { s.buffers.put(b) }()
@@ -185,7 +193,15 @@ func (s *Scraper) ask(ctx context.Context) (exposition.Parsed, error) {
 	if err != nil {
 		return exposition.Parsed{}, err
 	}
-	return s.layout.Parse(b.bytes, contentType)
+	return s.parse(b.bytes, contentType)
+}
+
+func (s *Scraper) parse(body []byte, contentType string) (exposition.Parsed, error) {
+	parsed, err := s.layout.Parse(body, contentType)
+	if err == nil {
+		s.keepBody(body, contentType)
+	}
+	return parsed, err
 }
 
 // explain says in few words why a scrape failed. Errors of the HTTP client quote the URL; a password in it is masked

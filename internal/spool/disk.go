@@ -60,8 +60,8 @@ type Disk struct {
 	tail     []stamped  // the newest records, in memory: those that are not on disk, and some that are
 	tailSize int64
 	saved    Position // the newest one on disk
+	buffer   []byte   // of a record to be written
 	dirty    bool     // the disk got something that it was not told to keep
-	position string   // as it was written down last
 	last     Position
 	floor    Position // up to here all are trimmed or dropped
 	given    map[Position]counts
@@ -72,15 +72,13 @@ type Disk struct {
 	wake     chan struct{} // closed by the next Append or Close; nil if nobody waits
 	voice    voice
 
+	// As the position was written down last.
+	writtenFloor Position
+	writtenClock time.Duration
+
 	readMu sync.Mutex // taken before mu
 	cursor *cursor
 	gap    [2]Position // between these, nothing can be read; guarded by mu
-}
-
-// trimMark remembers when something was trimmed.
-type trimMark struct {
-	at   time.Time
-	upTo Position
 }
 
 const (
@@ -138,11 +136,8 @@ func (d *Disk) open() (err error) {
 	if err = os.MkdirAll(d.walDir(), 0o750); err != nil {
 		return err
 	}
-	if d.lock, err = os.OpenFile(filepath.Join(d.opts.Directory, "lock"), os.O_CREATE|os.O_RDWR, 0o640); err != nil {
+	if err := d.takeLock(); err != nil {
 		return err
-	}
-	if err := lockFile(d.lock); err != nil {
-		return fmt.Errorf("%w: %w", ErrLocked, err)
 	}
 	if err := d.checkFormat(); err != nil {
 		return err
@@ -156,6 +151,29 @@ func (d *Disk) open() (err error) {
 	}
 	d.floor, d.clockBase = acked, clock
 	return d.openSegments()
+}
+
+// takeLock keeps other processes off the directory, also if it was made anew.
+func (d *Disk) takeLock() error {
+	path := filepath.Join(d.opts.Directory, "lock")
+	if d.lock != nil {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return err
+	}
+	if err := lockFile(f); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	if d.lock != nil {
+		_ = d.lock.Close()
+	}
+	d.lock = f
+	return nil
 }
 
 func (d *Disk) walDir() string       { return filepath.Join(d.opts.Directory, "log") }
@@ -181,107 +199,6 @@ func (d *Disk) clock() time.Duration { return d.clockBase + time.Since(d.opened)
 
 // Previous is the newest record that was there when the spool was opened, trimmed or not; nil if there was none.
 func (d *Disk) Previous() *Record { return d.previous }
-
-// Trim forgets all records up to and with a position: they are stored, or accounted for elsewhere. It does not fail: what
-// cannot be removed from the disk is counted and tried again.
-func (d *Disk) Trim(upTo Position) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	upTo = min(upTo, d.last)
-	if upTo <= d.floor {
-		return nil
-	}
-	for p := d.floor + 1; p <= upTo; p++ {
-		s := d.segmentOf(p)
-		if s == nil { // in memory alone, or dropped
-			continue
-		}
-		if s.last <= upTo && p == s.first {
-			s.held, s.counted, p = counts{}, true, s.last
-			continue
-		}
-		c, known := d.given[p]
-		if !known {
-			c, known = d.inTail(p)
-		}
-		s.held = s.held.less(c)
-		s.counted = s.counted && known
-	}
-	d.forgetUpTo(upTo)
-	if n := len(d.trimmed); n == 0 || time.Since(d.trimmed[n-1].at) > time.Second {
-		d.trimmed = append(d.trimmed, trimMark{time.Now(), upTo})
-	} else {
-		d.trimmed[n-1].upTo = upTo
-	}
-	d.boundTail()
-	return nil
-}
-
-// forgetUpTo moves the floor; mu is held.
-func (d *Disk) forgetUpTo(upTo Position) {
-	if uint64(upTo-d.floor) > uint64(len(d.given)) {
-		for p := range d.given {
-			if p <= upTo {
-				delete(d.given, p)
-			}
-		}
-	} else {
-		for p := d.floor + 1; p <= upTo; p++ {
-			delete(d.given, p)
-		}
-	}
-	d.floor = upTo
-}
-
-// inTail gives what a record in memory holds; mu is held.
-func (d *Disk) inTail(p Position) (counts, bool) {
-	if i := d.tailIndex(p); i < len(d.tail) && d.tail[i].Position == p {
-		return d.tail[i].counts(), true
-	}
-	return counts{}, false
-}
-
-// Rewind makes records readable again that were trimmed not longer ago than Retain, and returns the position before the
-// first of them: a stream that lost what it had acknowledged is to get it again.
-func (d *Disk) Rewind() Position {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	to := d.retained()
-	if len(d.segments) > 0 {
-		for _, s := range d.segments { // no further than what is there
-			if s.first > 0 {
-				to = max(to, s.first-1)
-				break
-			}
-		}
-	}
-	if to >= d.floor {
-		return d.floor
-	}
-	d.floor, d.trimmed = to, nil
-	for _, s := range d.segments {
-		if s.last > to {
-			d.count(s)
-		}
-	}
-	return to
-}
-
-// retained is the position up to which records were trimmed longer than Retain ago; mu is held.
-func (d *Disk) retained() Position {
-	if d.opts.Retain <= 0 || len(d.trimmed) == 0 {
-		return d.floor
-	}
-	var to Position
-	for len(d.trimmed) > 0 && time.Since(d.trimmed[0].at) > d.opts.Retain {
-		to = d.trimmed[0].upTo
-		if len(d.trimmed) == 1 {
-			break
-		}
-		d.trimmed = d.trimmed[1:]
-	}
-	return to
-}
 
 // Held says how much the spool holds.
 func (d *Disk) Held() (records, frames, samples int) {

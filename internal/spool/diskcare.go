@@ -52,6 +52,12 @@ func (d *Disk) care() {
 	if d.failing != nil {
 		d.retry()
 	}
+	for _, s := range d.segments {
+		if s.recount {
+			d.count(s)
+			break // one at a time: it takes a while
+		}
+	}
 	d.expire()
 	d.removeDone(false)
 	d.collect(false)
@@ -170,14 +176,15 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // savePosition writes down how far the spool was trimmed; mu is held. It is not synced: an older one only means that some
 // records are sent again.
 func (d *Disk) savePosition() error {
-	text := fmt.Sprintf("%d %d", d.floor, d.clock().Milliseconds())
-	if text == d.position {
+	clock := d.clock()
+	if d.floor == d.writtenFloor && clock-d.writtenClock < time.Minute && !d.released {
 		return nil
 	}
+	text := fmt.Sprintf("%d %d", d.floor, clock.Milliseconds())
 	if err := writeFile(d.positionFile(), fmt.Appendf(nil, "%s %08x\n", text, crc32.Checksum([]byte(text), castagnoli))); err != nil {
 		return err
 	}
-	d.position = text
+	d.writtenFloor, d.writtenClock = d.floor, clock
 	return nil
 }
 

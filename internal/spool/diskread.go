@@ -34,7 +34,11 @@ func (d *Disk) read(after Position, most int) ([]Entry, <-chan struct{}, error) 
 		d.mu.Unlock()
 		return nil, nil, ErrClosed
 	}
-	if after >= d.last {
+	newest := d.saved
+	if n := len(d.tail); n > 0 {
+		newest = d.tail[n-1].Position
+	}
+	if after >= newest {
 		defer d.mu.Unlock()
 		if d.closed {
 			return nil, nil, ErrClosed
@@ -92,7 +96,7 @@ func (d *Disk) fromDisk(after, limit Position, most int) ([]Entry, <-chan struct
 			d.finished(c, limit, err, fresh && len(out) == 0)
 			break
 		}
-		if e.Position <= after {
+		if e.Position <= after || e.gap {
 			continue
 		}
 		if e.Position > limit || size > 0 && size+len(e.Message) > maxRead {
@@ -106,6 +110,9 @@ func (d *Disk) fromDisk(after, limit Position, most int) ([]Entry, <-chan struct
 		out = append(out, e.Entry)
 	}
 	d.mu.Lock()
+	if len(out) == 0 && c.pending != nil { // nothing before what is in memory
+		d.gap = [2]Position{after, limit}
+	}
 	for i := range out {
 		if out[i].Position > d.floor {
 			d.given[out[i].Position] = out[i].counts()
@@ -138,7 +145,7 @@ func (d *Disk) seek(after, limit Position) (again bool, err error) {
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			d.count(s) // counts it as lost
-			d.drop(s)
+			s.first, s.last = 0, 0
 			return true, nil
 		case err != nil:
 			d.diskError(opRead)

@@ -207,35 +207,54 @@ func (d *Disk) save() {
 	if d.failing != nil {
 		return
 	}
-	var buf []byte
 	for i := d.tailIndex(max(d.saved, d.floor) + 1); i < len(d.tail); i++ {
 		e := &d.tail[i]
 		if err := d.schemas.write(e.Schemas); err != nil {
 			d.fail(err)
 			return
 		}
-		buf = appendRecord(buf[:0], e)
-		s := d.active()
-		if s == nil || s.bytes > 0 && s.bytes+int64(len(buf)) > d.segmentSize {
-			if !d.rotate() {
+		if e.Position > d.saved+1 {
+			gap := stamped{Entry: Entry{Position: d.saved + 1}, clock: e.clock, gap: true}
+			if !d.write(&gap) {
 				return
 			}
-			s = d.active()
 		}
-		if err := d.wal.Log(buf); err != nil {
-			d.fail(err)
+		if !d.write(e) {
 			return
 		}
-		if s.first == 0 {
-			s.first, s.oldest = e.Position, e.clock
+		d.saved = e.Position
+	}
+}
+
+// write puts one record into the log; mu is held.
+func (d *Disk) write(e *stamped) bool {
+	d.buffer = appendRecord(d.buffer[:0], e)
+	size := int64(len(d.buffer))
+	s := d.active()
+	if s == nil || s.bytes > 0 && s.bytes+size > d.segmentSize {
+		if !d.rotate() {
+			return false
 		}
-		s.last, s.newest = e.Position, e.clock
-		s.bytes += int64(len(buf) + 7*(1+len(buf)/pageSize))
+		s = d.active()
+	}
+	if err := d.wal.Log(d.buffer); err != nil {
+		d.fail(err)
+		return false
+	}
+	if s.first == 0 {
+		s.first, s.oldest = e.Position, e.clock
+	}
+	s.last, s.newest = e.Position, e.clock
+	s.bytes += size + 7*(1+size/pageSize)
+	if !e.gap {
 		s.held.add(e.counts())
 		s.name(e.Schemas)
-		d.saved = e.Position
-		d.dirty = true
 	}
+	d.dirty = true
+	if cap(d.buffer) > maxTail {
+		d.buffer = nil
+	}
+	return true
 }
 
 // rotate begins a new segment; mu is held.
@@ -268,7 +287,11 @@ func (d *Disk) fail(err error) {
 // retry tries to write again what waits in memory, in a new segment: the old one may end in half a record. mu is held.
 func (d *Disk) retry() {
 	since := d.failing
-	if err := os.MkdirAll(d.walDir(), 0o750); err != nil {
+	err := os.MkdirAll(d.walDir(), 0o750)
+	if err == nil {
+		err = errors.Join(os.MkdirAll(d.schemas.dir, 0o750), d.checkFormat(), d.takeLock())
+	}
+	if err != nil {
 		d.fail(err)
 		return
 	}

@@ -25,7 +25,13 @@ func schema(id string, n int) Schema {
 	return Schema{ID: id, Subject: "t.schemas.dc1." + id, Message: []byte(strings.Repeat("s", n))}
 }
 
-func names(t *testing.T, m *Memory, after Position) string {
+// spooled is what Memory and Disk have in common.
+type spooled interface {
+	Append(Record, ...Schema) error
+	Read(ctx context.Context, after Position, max int) ([]Entry, error)
+}
+
+func names(t *testing.T, m spooled, after Position) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -40,7 +46,7 @@ func names(t *testing.T, m *Memory, after Position) string {
 	return strings.TrimSpace(b.String())
 }
 
-func mustAppend(t *testing.T, m *Memory, r Record, schemas ...Schema) {
+func mustAppend(t *testing.T, m spooled, r Record, schemas ...Schema) {
 	t.Helper()
 	if err := m.Append(r, schemas...); err != nil {
 		t.Fatal(err)
@@ -98,12 +104,15 @@ func TestMemoryDropsOldest(t *testing.T) {
 prometheus_streams_spool_bytes ` + fmt.Sprint(3*one) + `
 # HELP prometheus_streams_spool_dropped_frames_total Frames in dropped records.
 # TYPE prometheus_streams_spool_dropped_frames_total counter
+prometheus_streams_spool_dropped_frames_total{reason="age"} 0
 prometheus_streams_spool_dropped_frames_total{reason="full"} 4
 # HELP prometheus_streams_spool_dropped_records_total Records dropped before the stream stored them.
 # TYPE prometheus_streams_spool_dropped_records_total counter
+prometheus_streams_spool_dropped_records_total{reason="age"} 0
 prometheus_streams_spool_dropped_records_total{reason="full"} 2
 # HELP prometheus_streams_spool_dropped_samples_total Samples in dropped records.
 # TYPE prometheus_streams_spool_dropped_samples_total counter
+prometheus_streams_spool_dropped_samples_total{reason="age"} 0
 prometheus_streams_spool_dropped_samples_total{reason="full"} 20
 `
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "prometheus_streams_spool_bytes", "prometheus_streams_spool_dropped_frames_total",

@@ -13,7 +13,7 @@ import (
 
 // A record in a segment:
 //
-//	kind      byte, 1
+//	kind      byte: 1, or 2 for a gap, which has no content
 //	position  uvarint
 //	clock     uvarint: milliseconds that the spool's processes had run when it was appended, all of them together
 //	frames, samples  uvarint
@@ -21,8 +21,12 @@ import (
 //	subject   length and bytes
 //	message   the rest
 //
-// The log around it has a checksum for each piece.
-const recordKind = 1
+// A gap tells that the positions from its own to that of the next record were accounted for before they came to the disk.
+// The log around it all has a checksum for each piece.
+const (
+	recordKind = 1
+	gapKind    = 2
+)
 
 // maxSchemas and maxText bound what one record may name, against damage that a checksum missed.
 const (
@@ -37,10 +41,15 @@ var errRecord = errors.New("not a record of a spool")
 type stamped struct {
 	Entry
 	clock time.Duration
+	gap   bool
 }
 
 func appendRecord(dst []byte, e *stamped) []byte {
-	dst = append(dst, recordKind)
+	if e.gap {
+		dst = append(dst, gapKind)
+	} else {
+		dst = append(dst, recordKind)
+	}
 	dst = binary.AppendUvarint(dst, uint64(e.Position))
 	dst = binary.AppendUvarint(dst, uint64(e.clock.Milliseconds()))
 	dst = binary.AppendUvarint(dst, uint64(e.Frames))
@@ -88,9 +97,10 @@ func (p *parser) text() []byte {
 // parseRecord reads a record. The message shares b; with brief set it is left out, as is the subject.
 func parseRecord(b []byte, brief bool) (stamped, error) {
 	var e stamped
-	if len(b) == 0 || b[0] != recordKind {
+	if len(b) == 0 || b[0] != recordKind && b[0] != gapKind {
 		return e, errRecord
 	}
+	e.gap = b[0] == gapKind
 	p := parser{b: b[1:]}
 	e.Position = Position(p.number(math.MaxUint64))
 	e.clock = time.Duration(p.number(math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond

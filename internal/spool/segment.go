@@ -42,6 +42,7 @@ type segment struct {
 	newest      time.Duration // and of the last one, as far as known
 	// counted: held and schemas are known. held is what of it is neither trimmed nor dropped.
 	counted bool
+	recount bool // held is no longer exact
 	held    counts
 	schemas map[string]struct{}
 }
@@ -73,22 +74,29 @@ func lookThrough(path string, floor Position, wantNewest bool) (found, error) {
 		return found{}, err
 	}
 	defer f.Close()
+	return findIn(bufio.NewReaderSize(f, 4*pageSize), floor, wantNewest), nil
+}
+
+func findIn(segment io.Reader, floor Position, wantNewest bool) found {
 	var out found
 	names := map[string]struct{}{}
-	r := newSegmentReader(bufio.NewReaderSize(f, 4*pageSize))
+	r := newSegmentReader(segment)
 	for {
 		e, err := r.next(!wantNewest)
 		if errors.Is(err, io.EOF) {
-			return out, nil
+			return out
 		}
 		if err != nil {
 			out.damage = err
-			return out, nil
+			return out
 		}
 		if out.first == 0 {
 			out.first, out.oldest = e.Position, e.clock
 		}
 		out.last, out.newest = e.Position, e.clock
+		if e.gap {
+			continue
+		}
 		out.total.add(e.counts())
 		if e.Position > floor {
 			out.held.add(e.counts())
@@ -175,6 +183,13 @@ func (d *Disk) openSegments() error {
 		if err := d.openNewest(segments[n-1]); err != nil {
 			return err
 		}
+		for i := n - 2; i >= 0 && d.previous == nil; i-- {
+			f, err := lookThrough(segments[i].path, d.floor, true)
+			if err != nil {
+				return err
+			}
+			d.previous = f.newestRecord
+		}
 	}
 	d.placeSegments(segments)
 	d.last = max(d.saved, d.floor)
@@ -202,8 +217,7 @@ func (d *Disk) openNewest(s *segment) error {
 	}
 	if f.damage != nil {
 		d.log.Warn("the newest records of the spool are damaged, as after a crash: they are cut off", "file", s.path, "error", f.damage)
-		var repairable = damageOf(s.path)
-		if repairable != nil {
+		if repairable := damageOf(s.path); repairable != nil {
 			if err := d.wal.Repair(repairable); err != nil {
 				return fmt.Errorf("repair %s: %w", s.path, err)
 			}
@@ -234,7 +248,7 @@ func damageOf(path string) error {
 
 // apply takes over what was found in a segment.
 func (s *segment) apply(f found) {
-	s.first, s.last, s.held, s.counted = f.first, f.last, f.held, true
+	s.first, s.last, s.held, s.counted, s.recount = f.first, f.last, f.held, true, false
 	s.schemas = nil
 	s.name(f.schemas)
 	if f.first > 0 {
@@ -309,15 +323,17 @@ func (d *Disk) settle(s *segment, f found, err error) {
 		d.diskError(opRead)
 		return // it may be readable later
 	}
-	if f.damage == nil && err == nil {
-		s.apply(f)
-		return
-	}
 	var lost counts
-	if s.counted {
+	if s.counted && !s.recount {
 		lost = s.held.less(f.held)
 	} else if from := max(f.last, d.floor, s.first-1); s.last > from {
 		lost.records = int(s.last - from)
+	}
+	if lost.records == 0 && err == nil {
+		last := max(s.last, f.last)
+		s.apply(f)
+		s.last = last
+		return
 	}
 	if s.first == 0 || err != nil {
 		f.first = s.first

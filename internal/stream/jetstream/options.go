@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,6 +47,8 @@ type Options struct {
 	TLS *tls.Config
 	// TLSFirst starts TLS before the server speaks.
 	TLSFirst bool
+	// TLSRoots, if set, is asked on every connect for the authorities, instead of those of TLS; with an error there is no connection.
+	TLSRoots func() (*x509.CertPool, error)
 	// Dialer, if set, opens the connections; names are then not looked up here.
 	Dialer Dialer
 
@@ -177,6 +180,12 @@ func (o *Options) natsOptions() ([]nats.Option, error) {
 	}
 	if o.TLS != nil {
 		opts = append(opts, nats.Secure(o.TLS))
+	}
+	if o.TLSRoots != nil {
+		opts = append(opts, func(n *nats.Options) error {
+			n.RootCAsCB = o.TLSRoots
+			return nil
+		})
 	}
 	if o.TLSFirst {
 		opts = append(opts, nats.TLSHandshakeFirst())

@@ -151,7 +151,7 @@ func (p *Publisher) classify(m *publish, err error) error {
 	switch {
 	case errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum:
 		return tooLarge(m, "the stream's max_msg_size is less")
-	case errors.As(err, &api) && api.Code >= 400 && api.Code < 500:
+	case errors.As(err, &api) && (api.Code >= 400 && api.Code < 500 || atLimit(api)):
 		return fmt.Errorf("publishing on %s: %w: %s (%d)", m.msg.Subject, stream.ErrRefused, api.Description, api.ErrorCode)
 	case errors.As(err, &api):
 		return fmt.Errorf("publishing on %s: the stream cannot store it now: %s (%d)", m.msg.Subject, api.Description, api.ErrorCode)

@@ -1,9 +1,12 @@
 package streaming
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"regexp"
 	"strings"
 	"time"
@@ -11,6 +14,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+// Dialer opens network connections, for proxies.
+type Dialer interface {
+	Dial(network, address string) (net.Conn, error)
+}
 
 // Options say where the NATS Streaming server is, and who we are.
 type Options struct {
@@ -29,6 +37,14 @@ type Options struct {
 	TokenSource     func() string
 	CredentialsFile string
 	NKeySeedFile    string
+
+	// TLS, if set, makes TLS mandatory; TLSFirst starts it before the server speaks.
+	TLS      *tls.Config
+	TLSFirst bool
+	// TLSRoots, if set, is asked on every connect for the authorities, instead of those of TLS; with an error there is no connection.
+	TLSRoots func() (*x509.CertPool, error)
+	// Dialer, if set, opens the connections; names are then not looked up here.
+	Dialer Dialer
 
 	// Announce, if set, gives a message that is published outside the stream at each connection; a subject of "" is none.
 	Announce func() (subject string, data []byte)
@@ -104,6 +120,21 @@ func (o *Options) natsOptions() ([]nats.Option, error) {
 		nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(o.PublishTimeout),
 		nats.IgnoreAuthErrorAbort(), // rights may be mended while we try
+	}
+	if o.TLS != nil {
+		opts = append(opts, nats.Secure(o.TLS))
+	}
+	if o.TLSRoots != nil {
+		opts = append(opts, func(n *nats.Options) error {
+			n.RootCAsCB = o.TLSRoots
+			return nil
+		})
+	}
+	if o.TLSFirst {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
+	if o.Dialer != nil {
+		opts = append(opts, nats.SetCustomDialer(o.Dialer), nats.SkipHostLookup())
 	}
 	identities := 0
 	add := func(set bool, opt func() (nats.Option, error)) error {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,10 @@ type Carrier struct {
 	Stop, Restart func(t *testing.T)
 	// Largest is the size of the largest message; 0 if there is no limit.
 	Largest int
+	// OneSubject, if set, is the only subject that the carrier has: all publish on it.
+	OneSubject string
+	// NoFloor: the carrier does not tell how far a consumer has come.
+	NoFloor bool
 	// Denied is a publisher on whose subjects nobody may publish; empty if there are no such rights.
 	Denied string
 	// Prefetch is how many messages of 10 KB may be fetched beyond the one that is being handled.
@@ -87,13 +92,18 @@ func Contract(t *testing.T, factory func(t *testing.T) *Carrier) {
 type sender struct {
 	p       Publisher
 	subject string
+	name    string // in its messages: the subject, unless others share it
 	sent    int
 }
 
 func (c *Carrier) sender(t *testing.T, p *Process, publisher string) *sender {
 	t.Helper()
-	subject := c.Subjects.Frames(publisher, "live")
-	s := &sender{p: p.Publisher(t, subject), subject: subject}
+	name := c.Subjects.Frames(publisher, "live")
+	subject := name
+	if c.OneSubject != "" {
+		subject, name = c.OneSubject, "-"+publisher
+	}
+	s := &sender{p: p.Publisher(t, subject), subject: subject, name: name}
 	ready(t, s.p)
 	return s
 }
@@ -107,14 +117,14 @@ func ready(t *testing.T, p Publisher) {
 	}
 }
 
-func body(subject string, n int) []byte { return fmt.Appendf(nil, "%s %06d", subject, n) }
+func body(name string, n int) []byte { return fmt.Appendf(nil, "%s %06d", name, n) }
 
 // send publishes the next count messages, all at once, until all are stored.
 func (s *sender) send(ctx context.Context, count int) error {
 	for from, to := s.sent+1, s.sent+count; from <= to; {
 		var results []<-chan stream.Result
 		for n := from; n <= to; n++ {
-			results = append(results, s.p.Publish(s.subject, body(s.subject, n)))
+			results = append(results, s.p.Publish(s.subject, body(s.name, n)))
 		}
 		for _, ch := range results {
 			r, err := await(ctx, ch)
@@ -257,12 +267,18 @@ func never(int) bool  { return false }
 
 func number(t *testing.T, m *stream.Message) int {
 	t.Helper()
-	var subject string
-	var n int
-	if _, err := fmt.Sscanf(string(m.Data), "%s %d", &subject, &n); err != nil || subject != m.Subject {
+	_, n := parse(t, m)
+	return n
+}
+
+// parse gives a message's sender and number.
+func parse(t *testing.T, m *stream.Message) (name string, n int) {
+	t.Helper()
+	_, err := fmt.Sscanf(string(m.Data), "%s %d", &name, &n)
+	if err != nil || name != m.Subject && !strings.HasPrefix(name, "-") {
 		t.Fatalf("message %d on %s is not one of ours: %q", m.Sequence, m.Subject, m.Data)
 	}
-	return n
+	return name, n
 }
 
 func sequence(from, to int) []int {
