@@ -29,8 +29,8 @@ import (
 type secured struct {
 	ca, other *tlstest.CA
 	pair      tlstest.Pair // the server's
-	dir       string // for the files of clients
-	address   string // 127.0.0.1 and the port
+	dir       string       // for the files of clients
+	address   string       // 127.0.0.1 and the port
 	websocket string
 }
 

@@ -58,7 +58,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 // blockedBy shows what is in the way; nothing if the kind is empty.
 func (m *metrics) blockedBy(kind string) {
-	for _, k := range []string{disconnected, refusing, denied, failing} {
+	for _, k := range []string{disconnected, refusing, full, denied, failing} {
 		v := 0.0
 		if k == kind {
 			v = 1

@@ -89,7 +89,8 @@ func TestRefusedOnceIsNotLost(t *testing.T) {
 
 func TestAllRefusedKeepsTheSpool(t *testing.T) {
 	for name, answer := range map[string]error{
-		"refused":    fmt.Errorf("%w: maximum bytes exceeded", stream.ErrRefused),
+		"refused":    fmt.Errorf("%w: wrong last sequence", stream.ErrRefused),
+		"full":       fmt.Errorf("%w: maximum bytes exceeded", stream.ErrFull),
 		"permission": fmt.Errorf("jetstream: %w", &stream.PermissionError{Operation: "publish", Subject: framesSubject}),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,7 @@ const (
 	starting     = "starting"     // nothing was stored yet: no trouble, but worth a line when it is over
 	disconnected = "disconnected" // no connection, or the outcome of a message is unknown
 	refusing     = "refused"      // the stream answers that it takes nothing
+	full         = "full"         // the stream is at one of its limits
 	denied       = "denied"       // no right to publish
 	failing      = "failed"       // the spool cannot be read
 )
@@ -52,7 +53,7 @@ func (t *trouble) begin(kind string, err error) time.Duration {
 	switch kind {
 	case denied:
 		return deniedDelay
-	case refusing:
+	case refusing, full:
 		return grown(refusedDelay, maxRefused, t.tries)
 	}
 	if t.tries == 1 && kind == disconnected { // Ready waits long enough
@@ -71,6 +72,8 @@ func (t *trouble) say(err error) {
 		t.log.Error("the server denies the right to publish: the spool keeps everything until it is granted", args...)
 	case refusing:
 		t.log.Error("the stream refuses messages: the spool keeps them until it takes them", args...)
+	case full:
+		t.log.Error("the stream is full: the spool keeps everything until there is room", args...)
 	case failing:
 		t.log.Error("cannot read the spool: trying again", args...)
 	default:
@@ -94,14 +97,14 @@ func (t *trouble) over() {
 
 // window is how many messages to send at once. While the stream refuses them the first two are enough to find out that
 // it does no more, or refuses only one; now and then the whole window looks for one that passes behind many.
-func (t *trouble) window(full int) int {
+func (t *trouble) window(whole int) int {
 	switch {
-	case t.kind == denied:
+	case t.kind == denied, t.kind == full:
 		return 1
 	case t.kind == refusing && t.tries%4 != 0:
-		return min(full, 2)
+		return min(whole, 2)
 	}
-	return full
+	return whole
 }
 
 // grown is a delay after some tries, spread so that many sites do not come back at one moment.
@@ -124,6 +127,8 @@ func (f *Forwarder) recover(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, stream.ErrPermission):
 		kind = denied
+	case errors.Is(err, stream.ErrFull):
+		kind = full
 	case refusal(err) && !f.looked:
 		// The messages behind this window may pass, which makes it a matter of some messages, not of the stream.
 		f.looked = true

@@ -17,6 +17,9 @@ import (
 var (
 	// ErrRefused: the stream answered that it does not take the message. Sending it again may or may not help.
 	ErrRefused = errors.New("refused by the stream")
+	// ErrFull: the stream is at one of its limits and takes nothing new until there is room. It says nothing about the
+	// message itself, which is not stored.
+	ErrFull = errors.New("the stream is full")
 	// ErrPermission: the server denies the right to publish on the subject (or to ask what was asked).
 	ErrPermission = errors.New("permission denied by the server")
 	// ErrTooLarge: the message is larger than the connection or the stream takes.

@@ -12,8 +12,7 @@ func (p *Publisher) Connections() uint64 { return p.c.nc.Stats().Reconnects }
 // storeFailed is the server's code for a message that it could not store, for whatever reason.
 const storeFailed jetstream.ErrorCode = 10077
 
-// atLimit tells whether the stream refused a message because it is at one of its limits and discards the new ones. Other
-// failures of the store may pass by waiting and mean nothing to the message.
+// atLimit tells whether the stream refused a message because it is at one of its limits and discards the new ones.
 func atLimit(e *jetstream.APIError) bool {
 	return e.ErrorCode == storeFailed && strings.Contains(e.Description, "maximum") && strings.Contains(e.Description, "exceeded")
 }

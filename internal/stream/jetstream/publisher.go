@@ -151,8 +151,10 @@ func (p *Publisher) classify(m *publish, err error) error {
 	switch {
 	case errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum:
 		return tooLarge(m, "the stream's max_msg_size is less")
-	case errors.As(err, &api) && (api.Code >= 400 && api.Code < 500 || atLimit(api)):
+	case errors.As(err, &api) && api.Code >= 400 && api.Code < 500:
 		return fmt.Errorf("publishing on %s: %w: %s (%d)", m.msg.Subject, stream.ErrRefused, api.Description, api.ErrorCode)
+	case errors.As(err, &api) && atLimit(api):
+		return fmt.Errorf("publishing on %s: %w: %s (%d)", m.msg.Subject, stream.ErrFull, api.Description, api.ErrorCode)
 	case errors.As(err, &api):
 		return fmt.Errorf("publishing on %s: the stream cannot store it now: %s (%d)", m.msg.Subject, api.Description, api.ErrorCode)
 	case errors.Is(err, nats.ErrMaxPayload):
@@ -212,6 +214,8 @@ func outcome(err error) string {
 		return "too_large"
 	case errors.Is(err, stream.ErrRefused):
 		return "refused"
+	case errors.Is(err, stream.ErrFull):
+		return "full"
 	case errors.Is(err, stream.ErrPermission):
 		return "permission"
 	case errors.Is(err, stream.ErrDisconnected):

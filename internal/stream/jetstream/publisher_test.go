@@ -116,7 +116,7 @@ func TestRefusals(t *testing.T) {
 	}
 	store(t, p, "small", 1) // goes on
 	r := result(t, p.Publish("full", []byte("x")))
-	if r.Err == nil || errors.Is(r.Err, stream.ErrRefused) || !strings.Contains(r.Err.Error(), "maximum messages exceeded") {
+	if !errors.Is(r.Err, stream.ErrFull) || errors.Is(r.Err, stream.ErrRefused) || !strings.Contains(r.Err.Error(), "maximum messages exceeded") {
 		t.Errorf("a full stream: %v", r.Err)
 	}
 	if r := result(t, p.Publish("small", []byte("x"))); !errors.Is(r.Err, stream.ErrDisconnected) {
