@@ -26,7 +26,7 @@ check: lint unit ## the daily round: format, vet, lint, unit tests
 unit: ## unit tests
 	go test ./...
 
-test: debs lint race servers e2e fuzzseeds vuln ## everything; what CI runs
+test: debs lint race servers e2e chaos fuzzseeds vuln ## everything; what CI runs
 
 debs: ## the Debian packages that tests need
 	@./tools/debs
@@ -65,9 +65,10 @@ e2e: servers ## end-to-end tests against real servers
 	cd e2e && go test -count=1 -timeout 20m ./...
 
 chaos: servers ## kill, freeze and cut off the parts of a site, then account for every sample (CHAOS_SEED, CHAOS_ROUNDS)
-	cd e2e && go test -tags chaos -v -count=1 -timeout 60m ./chaos
+	cd e2e && go test -tags chaos -count=1 -v -timeout 60m ./chaos
 
-bench: servers ## CPU, memory and wire bytes, printed as a table
+bench: ## CPU, memory and wire bytes beside other programs, printed as a table
+	./e2e/servers/build nats-server prometheus vmagent
 	./bench/run
 
 fuzz: ## every fuzz test for FUZZTIME (20s)
