@@ -583,3 +583,26 @@ func TestSchemaThatIsNone(t *testing.T) {
 		w.wantMetric(1, "dropped_frames_total", "reason", "schema_not_found")
 	})
 }
+
+// TestManyEpochs has a publisher begin epochs without end: nothing that is kept of them grows without bound.
+func TestManyEpochs(t *testing.T) {
+	d, err := openDone(filepath.Join(t.TempDir(), "done"), time.Hour, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := laneKey{"B", "live", 1}
+	if err := d.done(other, 1); err != nil {
+		t.Fatal(err)
+	}
+	for epoch := range uint64(10 * doneMaxEpochs) {
+		if err := d.done(laneKey{"A", "live", epoch}, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(d.lanes); n > doneMaxEpochs+1 {
+		t.Errorf("%d lanes kept, want at most %d", n, doneMaxEpochs+1)
+	}
+	if !d.lane(other).has(1) || !d.lane(laneKey{"A", "live", 10*doneMaxEpochs - 1}).has(1) {
+		t.Error("the newest epoch or that of another publisher was forgotten")
+	}
+}
