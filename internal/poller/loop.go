@@ -99,8 +99,9 @@ func (l *loop) end(reason frame.EndReason) {
 	l.encoder, l.schema = nil, nil
 }
 
-// run scrapes at each tick until ticks ends. A tick that is missed is made up for at once, those before it are skipped:
-// so does Prometheus.
+// run scrapes at each tick until ticks ends. Of the ticks that pass while a scrape runs the last is made up for at once,
+// those before it are skipped. Ticks that passed before a scrape began, since the process or the machine stood still, it
+// stands for. So does Prometheus.
 func (l *loop) run(ticks, scrapes context.Context) {
 	at := l.target.Next(time.Now(), l.p.cfg.Seed)
 	timer := time.NewTimer(time.Until(at))
@@ -113,17 +114,30 @@ func (l *loop) run(ticks, scrapes context.Context) {
 		if ticks.Err() != nil {
 			return
 		}
+		began := time.Now()
 		l.tick(ticks, scrapes, at)
 		if ticks.Err() != nil {
 			return
 		}
-		at = at.Add(l.interval)
-		if missed := time.Since(at) / l.interval; missed > 0 {
-			at = at.Add(missed * l.interval)
-			l.p.metrics.skipped.WithLabelValues(skipOverrun).Add(float64(missed))
-		}
+		var missed time.Duration
+		at, missed = next(at, began, time.Now(), l.interval)
+		l.p.metrics.skipped.WithLabelValues(skipOverrun).Add(float64(missed))
 		timer.Reset(time.Until(at))
 	}
+}
+
+// next is the tick after the one at which a scrape was due that ran from began to ended, and how many are left out.
+func next(at, began, ended time.Time, interval time.Duration) (tick time.Time, missed time.Duration) {
+	tick = at.Add(interval)
+	if late := began.Sub(tick); late >= 0 {
+		missed = late/interval + 1
+		tick = tick.Add(missed * interval)
+	}
+	if over := ended.Sub(tick) / interval; over > 0 {
+		missed += over
+		tick = tick.Add(over * interval)
+	}
+	return tick, missed
 }
 
 // tick does one scrape, if it may.
