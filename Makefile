@@ -26,6 +26,7 @@ check: lint unit ## the daily round: format, vet, lint, unit tests
 unit: ## unit tests
 	go test ./...
 
+test: export CHAOS_SEED ?= 1
 test: debs lint race servers e2e chaos fuzzseeds vuln ## everything; what CI runs
 
 debs: ## the Debian packages that tests need
