@@ -88,7 +88,12 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 						time.Sleep(10 * time.Second)
 					}
 				}
-				time.Sleep(20 * time.Second) // two intervals
+				settled := 20 * time.Second // two intervals
+				if tc.name == "hangs" {
+					// A push that hangs when the fault ends is given up after two intervals, and then tried again.
+					settled += 10 * time.Second
+				}
+				time.Sleep(settled)
 				synctest.Wait()
 				for i := range feeds {
 					r.wantExposed(fmt.Sprintf("job=a,instance=%d", i), "gauge x 3", "untyped up 1")
