@@ -57,7 +57,7 @@ type block struct {
 	token  int // which token of a subject names the publisher
 	want   jetstream.StreamConfig
 
-	once sync.Mutex // over said
+	mu   sync.Mutex // over said
 	said string     // the problems that were logged last
 }
 
@@ -99,8 +99,8 @@ func (b *block) ready(ctx context.Context, logger *slog.Logger) error {
 	for _, p := range problems {
 		lines = append(lines, p.String())
 	}
-	b.once.Lock()
-	defer b.once.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if all := strings.Join(lines, "\n"); all != b.said {
 		b.said = all
 		for _, line := range lines {

@@ -44,8 +44,6 @@ const (
 	Aged = "aged"
 	// Stale: the frame is so old that it would not be shown.
 	Stale = "stale"
-	// Malformed: the frame contradicts itself.
-	Malformed = "malformed"
 )
 
 // Options say how a gateway behaves. The zero value is good.
@@ -168,7 +166,7 @@ func (g *Gateway) take(d *sink.Delivery) error {
 	if f.Kind == frame.EpochEnd {
 		return nil
 	}
-	if err := check(f); err != nil {
+	if err := sink.Check(f, validLabel); err != nil {
 		return g.reject(err)
 	}
 	g.delivering.Lock()
@@ -197,38 +195,6 @@ func (g *Gateway) take(d *sink.Delivery) error {
 		return g.reject(err)
 	}
 	g.metrics.taken.Inc()
-	return nil
-}
-
-// check refuses frames that could not be shown without making the whole page unreadable.
-func check(f *frame.Frame) error {
-	switch f.Kind {
-	case frame.Scraped, frame.Down, frame.End:
-	default:
-		return sink.Reject(Malformed, "frame of kind %d", f.Kind)
-	}
-	if f.Target == nil || f.Target.Labels.IsEmpty() {
-		return sink.Reject(Malformed, "frame of a target without labels")
-	}
-	if err := f.Target.Labels.Validate(func(l labels.Label) error {
-		if !validLabel(l) {
-			return sink.Reject(Malformed, "target label %q=%q is not valid", l.Name, l.Value)
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	if f.Kind != frame.Scraped {
-		return nil
-	}
-	switch c := &f.Column; {
-	case f.Schema == nil:
-		return sink.Reject(Malformed, "scrape without a schema")
-	case len(c.Values) != len(f.Schema.Series):
-		return sink.Reject(Malformed, "%d values for %d series", len(c.Values), len(f.Schema.Series))
-	case c.Timestamps != nil && len(c.Timestamps) != len(c.Values):
-		return sink.Reject(Malformed, "%d timestamps for %d values", len(c.Timestamps), len(c.Values))
-	}
 	return nil
 }
 

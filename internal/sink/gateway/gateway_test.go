@@ -198,20 +198,20 @@ func TestRejections(t *testing.T) {
 			return f
 		}, sink.Future},
 		"future":          {Options{}, s, func(w *world) *frame.Frame { return at(good(), w, 11*time.Minute) }, sink.Future},
-		"no labels":       {Options{}, site("A"), func(*world) *frame.Frame { return good() }, Malformed},
-		"label not UTF-8": {Options{}, site("A", "job", "\xff"), func(*world) *frame.Frame { return good() }, Malformed},
-		"no schema":       {Options{}, s, func(*world) *frame.Frame { return &frame.Frame{Kind: frame.Scraped} }, Malformed},
-		"unknown kind":    {Options{}, s, func(*world) *frame.Frame { return &frame.Frame{Kind: 99} }, Malformed},
+		"no labels":       {Options{}, site("A"), func(*world) *frame.Frame { return good() }, sink.Malformed},
+		"label not UTF-8": {Options{}, site("A", "job", "\xff"), func(*world) *frame.Frame { return good() }, sink.Malformed},
+		"no schema":       {Options{}, s, func(*world) *frame.Frame { return &frame.Frame{Kind: frame.Scraped} }, sink.Malformed},
+		"unknown kind":    {Options{}, s, func(*world) *frame.Frame { return &frame.Frame{Kind: 99} }, sink.Malformed},
 		"too few values": {Options{}, s, func(*world) *frame.Frame {
 			f := good()
 			f.Column.Values = nil
 			return f
-		}, Malformed},
+		}, sink.Malformed},
 		"too few timestamps": {Options{}, s, func(*world) *frame.Frame {
 			f := good()
 			f.Column.Timestamps = []int64{}
 			return f
-		}, Malformed},
+		}, sink.Malformed},
 		"too many series":                {Options{MaxSeries: 1}, s, func(*world) *frame.Frame { return scraped(t, gauge("a", 1), gauge("b", 1)) }, sink.TooMany},
 		"too many series of a publisher": {Options{MaxPublisherSeries: 1}, s, func(*world) *frame.Frame { return scraped(t, gauge("a", 1), gauge("b", 1)) }, sink.TooMany},
 	} {

@@ -41,7 +41,7 @@ func newMetrics(reg prometheus.Registerer, g *Gateway) *metrics {
 		}),
 		bytes: prometheus.NewCounter(counter("response_bytes_total", "Bytes of metrics pages written, after compression.")),
 	}
-	for _, reason := range []string{sink.Conflict, sink.Late, sink.Future, sink.TooMany, Aged, Stale, Malformed} {
+	for _, reason := range []string{sink.Conflict, sink.Late, sink.Future, sink.TooMany, Aged, Stale, sink.Malformed} {
 		m.rejected.WithLabelValues(reason)
 	}
 	for _, code := range []string{"200", "400", "503", "aborted"} {

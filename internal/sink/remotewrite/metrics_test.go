@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/choria-io/prometheus-streams/internal/sink"
 )
 
 // TestMetrics has two sinks in one registry, and looks at their metrics as promlint does.
@@ -18,7 +20,7 @@ func TestMetrics(t *testing.T) {
 		s.metrics.dropped.WithLabelValues(tooOld, "p").Inc()
 		s.metrics.already.WithLabelValues("p").Inc()
 		s.metrics.requests.WithLabelValues("204").Inc()
-		s.metrics.frames.WithLabelValues(Malformed).Inc()
+		s.metrics.frames.WithLabelValues(sink.Malformed).Inc()
 	}
 	problems, err := testutil.GatherAndLint(reg)
 	if err != nil || len(problems) > 0 {

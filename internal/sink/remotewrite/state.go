@@ -76,7 +76,7 @@ func (s *Sink) load() error {
 // restore remembers a target. Its schema is looked for when it is needed.
 func (s *Sink) restore(r *record, now time.Time) {
 	probe := frame.Frame{Kind: frame.Down, Target: &frame.Target{Labels: r.Labels}}
-	if check(&probe) != nil {
+	if sink.Check(&probe, validLabel) != nil {
 		return
 	}
 	t := &target{

@@ -11,9 +11,6 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/sink"
 )
 
-// Malformed is the reason for which a frame that contradicts itself is rejected, beside those of sink.Owners.
-const Malformed = "malformed"
-
 const (
 	// forgetAfter and forgetIntervals are how long a silent target is remembered; the longer one counts.
 	forgetAfter     = time.Hour
@@ -75,7 +72,7 @@ func (s *Sink) plan(d *delivery) {
 		d.done(nil)
 		return
 	}
-	if err := check(f); err != nil {
+	if err := sink.Check(f, validLabel); err != nil {
 		s.metrics.rejectFrame(err)
 		d.done(err)
 		return
@@ -114,37 +111,8 @@ func (s *Sink) plan(d *delivery) {
 // shardOf is the same in every process, though nothing needs it.
 func shardOf(key string) int { return int(xxhash.Sum64String(key) % shardCount) }
 
-// check refuses frames that cannot be written.
-func check(f *frame.Frame) error {
-	switch f.Kind {
-	case frame.Scraped, frame.Down, frame.End:
-	default:
-		return sink.Reject(Malformed, "frame of kind %d", f.Kind)
-	}
-	if f.Target == nil || f.Target.Labels.IsEmpty() {
-		return sink.Reject(Malformed, "frame of a target without labels")
-	}
-	if err := f.Target.Labels.Validate(func(l labels.Label) error {
-		if l.Value == "" || l.Name == model.MetricNameLabel {
-			return sink.Reject(Malformed, "target label %q=%q is not valid", l.Name, l.Value)
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	if f.Kind != frame.Scraped {
-		return nil
-	}
-	switch c := &f.Column; {
-	case f.Schema == nil:
-		return sink.Reject(Malformed, "scrape without a schema")
-	case len(c.Values) != len(f.Schema.Series):
-		return sink.Reject(Malformed, "%d values for %d series", len(c.Values), len(f.Schema.Series))
-	case c.Timestamps != nil && len(c.Timestamps) != len(c.Values):
-		return sink.Reject(Malformed, "%d timestamps for %d values", len(c.Timestamps), len(c.Values))
-	}
-	return nil
-}
+// validLabel tells whether a label of a target can be written.
+func validLabel(l labels.Label) bool { return l.Value != "" && l.Name != model.MetricNameLabel }
 
 // planScrape writes the samples of a scrape, and stale markers for the series that it no longer has.
 func (s *Sink) planScrape(t *target, d *delivery) {
