@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
@@ -19,6 +20,13 @@ type Sample struct {
 	Value  float64
 	// Timestamp in milliseconds since the Unix epoch, or frame.NoTimestamp.
 	Timestamp int64
+	// Start is the start (created) timestamp in milliseconds, or 0.
+	Start int64
+	// Int or Float is the native histogram that the sample is, in place of Value; both nil for a float.
+	Int   *histogram.Histogram
+	Float *histogram.FloatHistogram
+	// Exemplars of the sample; their Row means nothing here.
+	Exemplars []frame.Exemplar
 }
 
 // Writer writes an exposition, family by family. A family must be given once, with all its samples: the formats want

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -107,6 +108,28 @@ type Column struct {
 	// the encoder work and are never sent.
 	Mantissas []int64
 	Exponents []int8
+	// Starts holds the start (created) timestamp of each series in milliseconds, or 0; nil if none has one.
+	Starts []int64
+	// Histograms are the native histograms, by rising row. The value of such a row means nothing.
+	Histograms []Histogram
+	// Exemplars stand by rising row; those of one row in the order of the exposition.
+	Exemplars []Exemplar
+}
+
+// Histogram is the native histogram that a series has in place of a float: exactly one of Int and Float is set.
+type Histogram struct {
+	Row   int
+	Int   *histogram.Histogram
+	Float *histogram.FloatHistogram
+}
+
+// Exemplar is one exemplar of a series.
+type Exemplar struct {
+	Row    int
+	Labels labels.Labels
+	Value  float64
+	// Timestamp in milliseconds, or NoTimestamp.
+	Timestamp int64
 }
 
 // Bitmap is a set of small integers.
