@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/stream"
 )
 
 // maxBody bounds the uncompressed body of a message of format 1.
@@ -19,6 +20,7 @@ const maxBody = 256 << 20
 type messages struct {
 	w      io.Writer
 	dumper *frame.Dumper
+	parts  stream.Joiner
 }
 
 // newMessages prints to w, with values each sample on a line of its own. schema may be nil.
@@ -30,6 +32,27 @@ func newMessages(w io.Writer, values bool, schema func(frame.SchemaID) (*frame.S
 
 // dump prints one message. An error means that it is none of ours or damaged; what could be read of it was printed.
 func (m *messages) dump(data []byte) error {
+	return m.dumpFrom("", data)
+}
+
+// dumpFrom is dump for a message of a subject, on which parts of a larger message follow each other.
+func (m *messages) dumpFrom(subject string, data []byte) error {
+	if !stream.IsPart(data) {
+		return m.dumpWhole(data)
+	}
+	p, err := stream.ParsePart(data)
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(m.w, "part %d of %d, %d bytes of %d\n", p.Number, p.Parts, len(p.Data), p.Size)
+	whole, err := m.parts.Add(&stream.Message{Subject: subject, Data: data})
+	if whole == nil || err != nil {
+		return err
+	}
+	return m.dumpWhole(whole.Data)
+}
+
+func (m *messages) dumpWhole(data []byte) error {
 	if start := bytes.TrimLeft(data, " \t\r\n"); len(start) > 0 && start[0] == '{' {
 		return dumpFormat1(m.w, data)
 	}

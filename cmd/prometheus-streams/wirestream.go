@@ -20,7 +20,7 @@ import (
 func (h *house) natsOptions(s *config.ReceiverStream) (jetstream.Options, error) {
 	o := jetstream.Options{
 		URLs: urls(s.URLs), Topic: s.Topic, Stream: s.Name, SchemasStream: s.SchemasStream, Filter: s.Filter(),
-		InboxPrefix: s.InboxPrefix, Domain: s.Domain,
+		InboxPrefix: s.InboxPrefix, Domain: s.Domain, TLSFirst: s.TLSFirst,
 	}
 	if len(s.URLs) == 0 && s.Context == "" {
 		return o, nil // inside this process
@@ -187,6 +187,9 @@ func (h *house) checkOne(ctx context.Context, s *config.ReceiverStream, role str
 	say := func(format string, args ...any) {
 		_, _ = fmt.Fprintf(h.env.Stdout, role+"_stream: "+format+"\n", args...)
 	}
+	if err := connected(ctx, conn); err != nil {
+		return 0, fmt.Errorf("%s_stream: %w", role, err)
+	}
 	found, err := conn.EnsureStreams(ctx, h.streamConfig(&s.Stream, create))
 	if err != nil {
 		return 0, fmt.Errorf("%s_stream: %w", role, unreachable(conn, err))
@@ -209,6 +212,24 @@ func (h *house) checkOne(ctx context.Context, s *config.ReceiverStream, role str
 		say("the frames of %q go to %s", h.cfg.Identity, stream.Subjects{Topic: s.Topic}.Frames(h.cfg.Identity, lane))
 	}
 	return 0, nil
+}
+
+// connected waits for a connection, and ends with the first reason why there is none: by then all servers were tried.
+func connected(ctx context.Context, l link) error {
+	for {
+		up, why := l.Connected()
+		switch {
+		case up:
+			return nil
+		case why != nil:
+			return fmt.Errorf("no connection to NATS: %w", why)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no connection to NATS: no server answers: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // unreachable adds to an error why there is no connection, if that is the reason.
@@ -258,7 +279,7 @@ func inspectStream(ctx context.Context, env *environment, last int, values bool,
 		shown.open = i >= len(messages)-last
 		publisher, _ = b.Publisher(m.Subject)
 		_, _ = fmt.Fprintf(shown, "%s  %d  %s\n", m.Subject, m.Sequence, m.Stored.UTC().Format(time.RFC3339Nano))
-		if err := out.dump(m.Data); err != nil {
+		if err := out.dumpFrom(m.Subject, m.Data); err != nil {
 			_, _ = fmt.Fprintf(shown, "  %v\n", err)
 		}
 	}

@@ -78,6 +78,7 @@ type Forwarder struct {
 	connections uint64                      // how often the publisher's connection came back
 	sequence    uint64                      // the stream's, of the last message stored
 	looked      bool                        // whether the window was sent again after a refusal, to look behind it
+	parts       parts
 	// untrimmed tells that the last Trim went wrong.
 	untrimmed bool
 
@@ -89,8 +90,10 @@ type Forwarder struct {
 // flight is a message on its way.
 type flight struct {
 	spool.Entry
-	sent   time.Time
-	result <-chan stream.Result
+	sent time.Time
+	// results are those of its parts, or of the whole.
+	results []<-chan stream.Result
+	err     error // it cannot be sent at all
 }
 
 var (
@@ -208,7 +211,8 @@ func (f *Forwarder) send(e spool.Entry) {
 		f.metrics.resent.Inc()
 	}
 	f.sent, f.highest = e.Position, max(e.Position, f.highest)
-	f.inflight = append(f.inflight, flight{Entry: e, sent: time.Now(), result: f.publisher.Publish(e.Subject, e.Message)})
+	results, err := f.publish(e.Subject, e.Message)
+	f.inflight = append(f.inflight, flight{Entry: e, sent: time.Now(), results: results, err: err})
 }
 
 // settle awaits the result of the oldest message on its way.
@@ -217,9 +221,12 @@ func (f *Forwarder) settle(ctx context.Context) error {
 		return nil
 	}
 	head := f.inflight[0]
-	r, err := f.await(ctx, head.result)
+	r, err := f.outcome(ctx, head)
 	if err != nil {
 		return err
+	}
+	if f.parts.shrink(f.log, head.Subject, len(head.Message), r.Err) {
+		return errGoBack
 	}
 	if refusal(r.Err) {
 		return f.judge(ctx, r)
@@ -296,7 +303,7 @@ func (f *Forwarder) judge(ctx context.Context, first stream.Result) error {
 	results := []stream.Result{first}
 	passed := 0 // index of the last message that was stored
 	for i, later := range f.inflight[1:] {
-		r, err := f.await(ctx, later.result)
+		r, err := f.outcome(ctx, later)
 		if err != nil {
 			return err
 		}
@@ -307,6 +314,9 @@ func (f *Forwarder) judge(ctx context.Context, first stream.Result) error {
 	}
 	for i, r := range results {
 		head := f.inflight[0]
+		if f.parts.shrink(f.log, head.Subject, len(head.Message), r.Err) {
+			return errGoBack
+		}
 		if !refusal(r.Err) || i >= passed {
 			if err := f.conclude(head, r); err != nil {
 				return err

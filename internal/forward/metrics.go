@@ -7,9 +7,9 @@ type metrics struct {
 	publishErrors prometheus.Counter
 	publishTime   prometheus.Summary
 
-	messages, resent, bytes, schemas prometheus.Counter
-	lastStored                       prometheus.Gauge
-	blocked                          *prometheus.GaugeVec
+	messages, cut, resent, bytes, schemas prometheus.Counter
+	lastStored                            prometheus.Gauge
+	blocked                               *prometheus.GaugeVec
 
 	asideRecords, asideFrames, asideSamples, asideSchemas *prometheus.CounterVec
 }
@@ -34,6 +34,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Objectives: map[float64]float64{0.5: 0.05, 0.9: 0.01, 0.99: 0.001},
 		}),
 		messages: counter("forward_messages_total", "Messages sent to the stream, with those sent again."),
+		cut:      counter("forward_cut_messages_total", "Messages sent in parts, because they are larger than the server or the stream takes."),
 		resent:   counter("forward_resent_messages_total", "Messages sent again, since it was unknown whether the stream stored them."),
 		bytes:    counter("forward_bytes_total", "Bytes of messages and schemas sent to the stream."),
 		schemas:  counter("forward_stored_schemas_total", "Schemas that the stream stored, with those stored again."),
@@ -50,7 +51,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	m.blockedBy("")
 	if reg != nil {
-		reg.MustRegister(m.published, m.publishErrors, m.publishTime, m.messages, m.resent, m.bytes, m.schemas, m.lastStored,
+		reg.MustRegister(m.published, m.publishErrors, m.publishTime, m.messages, m.cut, m.resent, m.bytes, m.schemas, m.lastStored,
 			m.blocked, m.asideRecords, m.asideFrames, m.asideSamples, m.asideSchemas)
 	}
 	return m

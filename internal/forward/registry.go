@@ -119,7 +119,8 @@ func (f *Forwarder) store(ctx context.Context, ids []string) error {
 func (f *Forwarder) storeBatch(ctx context.Context, ids []string) error {
 	type publishing struct {
 		spool.Schema
-		result <-chan stream.Result
+		results []<-chan stream.Result
+		err     error
 	}
 	var batch []publishing
 	for _, id := range ids {
@@ -134,11 +135,12 @@ func (f *Forwarder) storeBatch(ctx context.Context, ids []string) error {
 			return err
 		}
 		f.metrics.bytes.Add(float64(len(s.Message)))
-		batch = append(batch, publishing{s, f.publisher.Publish(s.Subject, s.Message)})
+		results, err := f.publishSchema(s.Subject, s.Message)
+		batch = append(batch, publishing{s, results, err})
 	}
 	var failed error
 	for _, p := range batch {
-		r, err := f.await(ctx, p.result)
+		r, err := f.awaitAll(ctx, p.results, p.err)
 		if err != nil {
 			return err
 		}
@@ -147,6 +149,8 @@ func (f *Forwarder) storeBatch(ctx context.Context, ids []string) error {
 			f.registry.stored[p.ID] = struct{}{}
 			delete(f.registry.aside, p.ID)
 			f.metrics.schemas.Inc()
+		case f.parts.shrink(f.log, p.Subject, len(p.Message), r.Err):
+			failed = errGoBack
 		case errors.Is(r.Err, stream.ErrTooLarge):
 			// No use to wait: what needs it cannot be read there, but the other targets in the same bundles can.
 			f.metrics.publishErrors.Inc()

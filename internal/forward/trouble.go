@@ -142,6 +142,7 @@ func (f *Forwarder) recover(ctx context.Context, err error) error {
 		return nil
 	}
 	if kind == disconnected {
+		f.parts = parts{}
 		f.registry.hasten(refreshReconnect)
 	}
 	return f.ready(ctx)

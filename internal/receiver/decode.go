@@ -226,7 +226,12 @@ func (p *Pipeline) replay(ctx context.Context, k laneKey, s *source, r stream.Ra
 	schema := func(id frame.SchemaID) (*frame.Schema, error) {
 		return p.Schemas.Fetch(ctx, k.publisher, id, []Registry{s.Registry})
 	}
-	err := s.History.Read(ctx, r, func(m stream.Message) error {
+	var parts stream.Joiner
+	err := s.History.Read(ctx, r, func(part stream.Message) error {
+		m := join(&parts, &part)
+		if m == nil {
+			return ctx.Err()
+		}
 		b, err := frame.ParseBundle(m.Data, p.Limits.Frame)
 		if err != nil || b.Publisher != k.publisher || b.Lane != k.lane || b.Epoch != k.epoch {
 			whole = whole || !any

@@ -48,7 +48,19 @@ func (p *Pipeline) receiveOnce(ctx context.Context, s *source) error {
 	if err := p.readBack(ctx, s, floor, send); err != nil {
 		return err
 	}
-	return s.Consumer.Receive(ctx, func(ev stream.Event) { send(event{Event: ev}) })
+	var parts stream.Joiner
+	return s.Consumer.Receive(ctx, func(ev stream.Event) {
+		switch ev.Kind {
+		case stream.Restarted:
+			parts.Reset()
+		case stream.Delivered:
+			if ev.Message = join(&parts, ev.Message); ev.Message == nil {
+				return
+			}
+		}
+		p.letIn(ctx, ev)
+		send(event{Event: ev})
+	})
 }
 
 // readBack decodes, without delivering, what came in the last minutes before the floor, so that frames after it find
@@ -62,26 +74,33 @@ func (p *Pipeline) readBack(ctx context.Context, s *source, floor stream.Floor, 
 		from = floor.Stored.Add(-readBack)
 	}
 	count := 0
+	var parts stream.Joiner
 	err := s.History.Read(ctx, stream.Range{From: from, To: floor.Sequence}, func(m stream.Message) error {
 		count++
-		send(event{Event: stream.Event{Kind: stream.Delivered, Message: &m}, history: true})
+		if whole := join(&parts, &m); whole != nil {
+			send(event{Event: stream.Event{Kind: stream.Delivered, Message: whole}, history: true})
+		}
 		return ctx.Err()
 	})
 	p.Logger.Debug("read back", "stream", s.Name, "count", count, "from", from)
 	return err
 }
 
+// join gives the message that came whole or with its last part, or nil. A damaged part is handed on as it is, to be
+// counted as the message of nobody that it is.
+func join(parts *stream.Joiner, m *stream.Message) *stream.Message {
+	whole, err := parts.Add(m)
+	if errors.Is(err, stream.ErrPart) {
+		return m
+	}
+	return whole
+}
+
 // tick does what depends on time alone.
 func (p *Pipeline) tick(ctx context.Context) {
 	p.ticks++
-	for _, l := range p.lanes {
-		p.tickLane(ctx, l)
-	}
-	p.retry(ctx)
-	for subject, q := range p.unknown {
-		if p.now.Sub(q.since) > p.Limits.VersionAge {
-			p.giveUp(subject, q)
-		}
+	if !p.Gate.holds() { // else what is missing is kept from coming by ourselves
+		p.tickContents(ctx)
 	}
 	if p.ticks%int(progressEvery/tick) == 0 {
 		p.progress()
@@ -89,6 +108,21 @@ func (p *Pipeline) tick(ctx context.Context) {
 	}
 	p.metrics.held.Set(float64(p.held))
 	p.metrics.lanes.Set(float64(len(p.lanes)))
+}
+
+// tickContents gives up what was waited for long enough, and tries again what the sink did not take.
+func (p *Pipeline) tickContents(ctx context.Context) {
+	for _, l := range p.lanes {
+		p.tickLane(ctx, l)
+	}
+	if !p.Gate.shut() {
+		p.retry(ctx)
+	}
+	for subject, q := range p.unknown {
+		if p.now.Sub(q.since) > p.Limits.VersionAge {
+			p.giveUp(subject, q)
+		}
+	}
 }
 
 // progress tells the carrier that held messages are still being worked on.

@@ -3,6 +3,7 @@ package stream
 import (
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -27,6 +28,14 @@ func (s Subjects) AllFrames() string { return s.Topic + ".frames.*.*" }
 // Schema is the subject of one schema.
 func (s Subjects) Schema(publisher string, id [16]byte) string {
 	return s.Topic + ".schemas." + EscapeToken(publisher) + "." + hex.EncodeToString(id[:])
+}
+
+// SchemaPart is the subject of a part of a schema that is stored in parts: the first has the schema's own.
+func SchemaPart(subject string, number int) string {
+	if number == 1 {
+		return subject
+	}
+	return subject + "-" + strconv.Itoa(number)
 }
 
 // AllSchemas is the filter for all schemas.

@@ -7,24 +7,28 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/nats-io/nats.go"
 )
 
 // Conn is one connection to NATS. It connects, and connects again, by itself until Close. It is safe for concurrent use.
 type Conn struct {
 	opts    Options
+	way     *access.Access
 	nc      *nats.Conn
 	log     *slog.Logger
 	metrics *metrics
 	link    *link
 	denials denials
 	closing atomic.Bool
-	// said are the reasons logged since the connection was lost; only the handlers use it, one at a time.
-	said map[string]bool
+
+	mu   sync.Mutex
+	said map[string]bool // the reasons logged since the connection was lost
 }
 
 // Connect begins to connect to NATS. That no server answers is no error here: the connection goes on trying, says so in
@@ -38,14 +42,14 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
-	c := &Conn{opts: o, log: o.Logger, metrics: m, link: newLink()}
-	opts, err := o.natsOptions()
+	way, err := o.access()
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
-	opts = append(opts,
+	c := &Conn{opts: o, way: way, log: o.Logger, metrics: m, link: newLink()}
+	opts := append(o.natsOptions(way),
 		nats.ConnectHandler(c.onConnect), nats.ReconnectHandler(c.onConnect),
-		nats.DisconnectErrHandler(c.onDisconnect), nats.ReconnectErrHandler(c.onDisconnect),
+		nats.DisconnectErrHandler(c.onDisconnect), nats.ReconnectErrHandler(c.onFailed),
 		nats.ErrorHandler(c.onError))
 	m.connected.WithLabelValues(o.Name).Set(0)
 	type made struct {
@@ -63,6 +67,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 			return nil, fmt.Errorf("connecting to NATS: %w", r.err)
 		}
 		c.nc = r.nc
+		way.Watch(r.nc, func(err error) { c.onFailed(nil, err) })
 		return c, nil
 	case <-ctx.Done():
 		c.closing.Store(true)
@@ -101,7 +106,9 @@ func (c *Conn) SchemasStream() string { return c.opts.SchemasStream }
 func (c *Conn) onConnect(nc *nats.Conn) {
 	c.denials.forget()
 	c.link.setUp()
+	c.mu.Lock()
 	c.said = nil
+	c.mu.Unlock()
 	c.metrics.connected.WithLabelValues(c.opts.Name).Set(1)
 	if c.link.state().epoch > 1 {
 		c.metrics.reconnects.WithLabelValues(c.opts.Name).Inc()
@@ -109,7 +116,7 @@ func (c *Conn) onConnect(nc *nats.Conn) {
 	c.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "address", nc.ConnectedAddr(), "version", nc.ConnectedServerVersion())
 }
 
-// onDisconnect is told of a lost connection and of every attempt that fails; each reason is logged once.
+// onDisconnect is told of a lost connection.
 func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 	if c.closing.Load() {
 		return
@@ -117,20 +124,39 @@ func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 	if err == nil {
 		err = errors.New("the server closed the connection")
 	}
+	err = c.way.Explain(err)
 	c.metrics.connected.WithLabelValues(c.opts.Name).Set(0)
-	was := c.link.state().up
 	c.link.setDown(err)
-	switch {
-	case was:
+	if c.first(err) {
 		c.log.Warn("connection to NATS lost", "reason", err)
-	case c.said[err.Error()] || errors.Is(err, nats.ErrNoServers): // the latter only sums up the others
-	default:
-		c.log.Warn("no connection to NATS, trying on", "reason", err, "url", c.redactedURLs())
+	}
+}
+
+// onFailed is told of every attempt to connect that fails; each reason is logged once. News that comes late, when there
+// is a connection again, means nothing.
+func (c *Conn) onFailed(_ *nats.Conn, err error) {
+	if c.closing.Load() || errors.Is(err, nats.ErrNoServers) { // the latter only sums up the others
+		return
+	}
+	err = c.way.Explain(err)
+	if !c.link.fail(err) || !c.first(err) {
+		return
+	}
+	c.log.Warn("no connection to NATS, trying on", "reason", err, "url", c.redactedURLs())
+}
+
+// first tells whether a reason is new since the connection was lost.
+func (c *Conn) first(reason error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.said[reason.Error()] {
+		return false
 	}
 	if c.said == nil {
 		c.said = map[string]bool{}
 	}
-	c.said[err.Error()] = true
+	c.said[reason.Error()] = true
+	return true
 }
 
 func (c *Conn) redactedURLs() string {

@@ -50,6 +50,19 @@ func (l *link) setDown(reason error) {
 	close(old.changed)
 }
 
+// fail notes why an attempt to connect failed, and tells whether there is no connection indeed.
+func (l *link) fail(reason error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.s.up {
+		return false
+	}
+	old := l.s
+	l.s = linkState{epoch: old.epoch, reason: reason, changed: make(chan struct{})}
+	close(old.changed)
+	return true
+}
+
 // waitUp returns once the connection is up. If ctx ends before, the error says why there is none.
 func (l *link) waitUp(ctx context.Context) (linkState, error) {
 	for {

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -158,7 +160,7 @@ func (o *Options) servers() []string {
 
 // natsOptions are the connection's settings: it retries for ever, keeps nothing back while it is down (the spool does),
 // and notices a dead link soon.
-func (o *Options) natsOptions() ([]nats.Option, error) {
+func (o *Options) natsOptions(way *access.Access) []nats.Option {
 	opts := []nats.Option{
 		nats.Name(o.Name),
 		nats.Timeout(o.RequestTimeout),
@@ -178,51 +180,24 @@ func (o *Options) natsOptions() ([]nats.Option, error) {
 	if o.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(o.InProcess))
 	}
-	if o.TLS != nil {
-		opts = append(opts, nats.Secure(o.TLS))
-	}
-	if o.TLSRoots != nil {
-		opts = append(opts, func(n *nats.Options) error {
-			n.RootCAsCB = o.TLSRoots
-			return nil
-		})
-	}
-	if o.TLSFirst {
-		opts = append(opts, nats.TLSHandshakeFirst())
-	}
-	if o.Dialer != nil {
-		opts = append(opts, nats.SetCustomDialer(o.Dialer), nats.SkipHostLookup())
-	}
-	auth, err := o.authOptions()
-	return append(opts, auth...), err
+	return append(opts, way.NATS()...)
 }
 
-func (o *Options) authOptions() ([]nats.Option, error) {
-	var opts []nats.Option
-	switch {
-	case o.UserInfo != nil:
-		opts = append(opts, nats.UserInfoHandler(o.UserInfo))
-	case o.User != "":
-		opts = append(opts, nats.UserInfo(o.User, o.Password))
+// access is the way into the server.
+func (o *Options) access() (*access.Access, error) {
+	a := access.Options{
+		UserInfo: o.UserInfo, TokenSource: o.TokenSource, CredentialsFile: o.CredentialsFile, NKeySeedFile: o.NKeySeedFile,
+		InURL: slices.ContainsFunc(o.servers(), userInfo.MatchString),
+		TLS:   o.TLS, TLSFirst: o.TLSFirst, TLSRoots: o.TLSRoots, Timeout: o.RequestTimeout,
 	}
-	switch {
-	case o.TokenSource != nil:
-		opts = append(opts, nats.TokenHandler(o.TokenSource))
-	case o.Token != "":
-		opts = append(opts, nats.Token(o.Token))
+	if o.Dialer != nil {
+		a.Dialer = o.Dialer
 	}
-	if o.CredentialsFile != "" {
-		opts = append(opts, nats.UserCredentials(o.CredentialsFile))
+	if o.UserInfo == nil && o.User != "" {
+		a.UserInfo = func() (string, string) { return o.User, o.Password }
 	}
-	if o.NKeySeedFile != "" {
-		opt, err := nats.NkeyOptionFromSeed(o.NKeySeedFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading nkey seed %s: %w", o.NKeySeedFile, err)
-		}
-		opts = append(opts, opt)
+	if o.TokenSource == nil && o.Token != "" {
+		a.TokenSource = func() string { return o.Token }
 	}
-	if len(opts) > 1 {
-		return nil, errors.New("more than one of user, token, credentials and nkey is set")
-	}
-	return opts, nil
+	return access.New(a)
 }

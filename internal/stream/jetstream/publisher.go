@@ -117,7 +117,7 @@ func (p *Publisher) send() {
 
 func (p *Publisher) sendOne(m *publish) {
 	if most := p.c.nc.MaxPayload(); most > 0 && int64(m.size) > most {
-		p.resolve(m.msg, stream.Result{Err: tooLarge(m, fmt.Sprintf("the server takes at most %d", most))})
+		p.resolve(m.msg, stream.Result{Err: tooLarge(m, most)})
 		return
 	}
 	stop := p.c.denials.watch(m.msg.Subject, func(e *stream.PermissionError) { p.resolve(m.msg, stream.Result{Err: e}) })
@@ -131,8 +131,9 @@ func (p *Publisher) sendOne(m *publish) {
 	}
 }
 
-func tooLarge(m *publish, limit string) error {
-	return fmt.Errorf("publishing on %s: %w: it has %d bytes, %s", m.msg.Subject, stream.ErrTooLarge, m.size, limit)
+// tooLarge is the error of a message above a limit; 0 is the stream's, which the poller may have no right to ask for.
+func tooLarge(m *publish, limit int64) error {
+	return fmt.Errorf("publishing on %s: %w", m.msg.Subject, &stream.TooLargeError{Size: int64(m.size), Limit: limit})
 }
 
 func (p *Publisher) fail(msg *nats.Msg, err error) {
@@ -150,7 +151,7 @@ func (p *Publisher) classify(m *publish, err error) error {
 	var api *jetstream.APIError
 	switch {
 	case errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum:
-		return tooLarge(m, "the stream's max_msg_size is less")
+		return tooLarge(m, 0)
 	case errors.As(err, &api) && api.Code >= 400 && api.Code < 500:
 		return fmt.Errorf("publishing on %s: %w: %s (%d)", m.msg.Subject, stream.ErrRefused, api.Description, api.ErrorCode)
 	case errors.As(err, &api) && atLimit(api):
@@ -158,7 +159,7 @@ func (p *Publisher) classify(m *publish, err error) error {
 	case errors.As(err, &api):
 		return fmt.Errorf("publishing on %s: the stream cannot store it now: %s (%d)", m.msg.Subject, api.Description, api.ErrorCode)
 	case errors.Is(err, nats.ErrMaxPayload):
-		return tooLarge(m, fmt.Sprintf("the server takes at most %d", p.c.nc.MaxPayload()))
+		return tooLarge(m, p.c.nc.MaxPayload())
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("publishing on %s: %w takes this subject", m.msg.Subject, ErrNoStream)
 	case errors.Is(err, jetstream.ErrAsyncPublishTimeout):

@@ -22,6 +22,34 @@ const (
 // registry answered that it has none; no answer, a denial or a missing registry are other errors. In a cluster the
 // answer comes from any replica, one of which may not have a message yet that was stored a moment ago.
 func (c *Conn) Schema(ctx context.Context, subject string) ([]byte, error) {
+	data, err := c.lastOf(ctx, subject)
+	if err != nil || !stream.IsPart(data) {
+		return data, err
+	}
+	p, err := stream.ParsePart(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", subject, err)
+	}
+	var parts stream.Joiner
+	for number := 1; ; number++ {
+		whole, err := parts.Add(&stream.Message{Subject: subject, Data: data})
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("reading %s: %w", subject, err)
+		case whole != nil:
+			return whole.Data, nil
+		case number >= p.Parts:
+			// Some are of another storing of the same schema, which goes on now or was given up.
+			return nil, fmt.Errorf("reading %s: %w: its %d parts do not fit together", subject, stream.ErrNotFound, p.Parts)
+		}
+		if data, err = c.lastOf(ctx, stream.SchemaPart(subject, number+1)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lastOf gives the newest message of a subject of the registry.
+func (c *Conn) lastOf(ctx context.Context, subject string) ([]byte, error) {
 	m, err := c.direct(ctx, c.opts.SchemasStream, &nats.Msg{Subject: c.api("DIRECT.GET." + c.opts.SchemasStream + "." + subject)})
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", subject, err)

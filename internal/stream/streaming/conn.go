@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/stan.go"
 )
@@ -32,6 +33,7 @@ const (
 // use.
 type Conn struct {
 	opts    Options
+	way     *access.Access
 	nc      *nats.Conn
 	log     *slog.Logger
 	metrics *metrics
@@ -74,13 +76,13 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS Streaming: %w", err)
 	}
-	c := &Conn{
-		opts: o, metrics: m, kept: make(chan struct{}), changed: make(chan struct{}),
-		log: o.Logger.With("stream", o.ClusterID, "consumer", o.ClientID),
-	}
-	opts, err := o.natsOptions()
+	way, err := o.access()
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS Streaming: %w", err)
+	}
+	c := &Conn{
+		opts: o, way: way, metrics: m, kept: make(chan struct{}), changed: make(chan struct{}),
+		log: o.Logger.With("stream", o.ClusterID, "consumer", o.ClientID),
 	}
 	up := make(chan struct{}, 1)
 	connected := func(*nats.Conn) {
@@ -89,8 +91,8 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		default:
 		}
 	}
-	opts = append(opts, nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
-		nats.DisconnectErrHandler(c.onDisconnect), nats.ReconnectErrHandler(c.onDisconnect), nats.ErrorHandler(c.onError))
+	opts := append(o.natsOptions(way), nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
+		nats.DisconnectErrHandler(c.onDisconnect), nats.ReconnectErrHandler(c.onFailed), nats.ErrorHandler(c.onError))
 	m.connected.WithLabelValues(o.Name).Set(0)
 	type made struct {
 		nc  *nats.Conn
@@ -107,6 +109,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 			return nil, fmt.Errorf("connecting to NATS Streaming: %w", r.err)
 		}
 		c.nc = r.nc
+		way.Watch(r.nc, func(err error) { c.onFailed(nil, err) })
 	case <-ctx.Done():
 		go func() {
 			if r := <-done; r.nc != nil {
@@ -241,7 +244,7 @@ func (c *Conn) trouble(err error) {
 	}
 }
 
-// onDisconnect is told of a lost connection and of every attempt that fails.
+// onDisconnect is told of a lost connection.
 func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 	if c.closing.Load() {
 		return
@@ -249,16 +252,31 @@ func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 	if err == nil {
 		err = errors.New("the server closed the connection")
 	}
+	err = c.way.Explain(err)
 	c.mu.Lock()
 	s := c.s
-	said := s != nil || c.said == err.Error() || errors.Is(err, nats.ErrNoServers)
-	if s == nil {
-		c.reason, c.said = err, err.Error()
-	}
 	c.mu.Unlock()
 	if s != nil {
 		s.lose(err, false)
-	} else if !said {
+	} else {
+		c.onFailed(nil, err)
+	}
+}
+
+// onFailed is told of every attempt to connect that fails. News that comes late, when there is a session again, means
+// nothing.
+func (c *Conn) onFailed(_ *nats.Conn, err error) {
+	if c.closing.Load() || errors.Is(err, nats.ErrNoServers) { // the latter only sums up the others
+		return
+	}
+	err = c.way.Explain(err)
+	c.mu.Lock()
+	quiet := c.s != nil || c.said == err.Error()
+	if c.s == nil {
+		c.reason, c.said = err, err.Error()
+	}
+	c.mu.Unlock()
+	if !quiet {
 		c.log.Warn("no connection to NATS, trying on", "reason", err, "url", strings.Join(redact(c.opts.servers()), ","))
 	}
 }

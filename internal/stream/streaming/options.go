@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -107,7 +108,7 @@ func (o *Options) pings() int { return max(1, int(o.PingInterval/time.Second)) }
 
 // natsOptions are the settings of the connection below: it retries for ever, keeps nothing back while it is down (the
 // spool does), and notices a dead link soon.
-func (o *Options) natsOptions() ([]nats.Option, error) {
+func (o *Options) natsOptions(way *access.Access) []nats.Option {
 	opts := []nats.Option{
 		nats.Name(o.Name),
 		nats.Timeout(o.RequestTimeout),
@@ -121,47 +122,18 @@ func (o *Options) natsOptions() ([]nats.Option, error) {
 		nats.FlusherTimeout(o.PublishTimeout),
 		nats.IgnoreAuthErrorAbort(), // rights may be mended while we try
 	}
-	if o.TLS != nil {
-		opts = append(opts, nats.Secure(o.TLS))
-	}
-	if o.TLSRoots != nil {
-		opts = append(opts, func(n *nats.Options) error {
-			n.RootCAsCB = o.TLSRoots
-			return nil
-		})
-	}
-	if o.TLSFirst {
-		opts = append(opts, nats.TLSHandshakeFirst())
+	return append(opts, way.NATS()...)
+}
+
+// access is the way into the server.
+func (o *Options) access() (*access.Access, error) {
+	a := access.Options{
+		UserInfo: o.UserInfo, TokenSource: o.TokenSource, CredentialsFile: o.CredentialsFile, NKeySeedFile: o.NKeySeedFile,
+		InURL: strings.Contains(strings.Join(o.servers(), ""), "@"),
+		TLS:   o.TLS, TLSFirst: o.TLSFirst, TLSRoots: o.TLSRoots, Timeout: o.RequestTimeout,
 	}
 	if o.Dialer != nil {
-		opts = append(opts, nats.SetCustomDialer(o.Dialer), nats.SkipHostLookup())
+		a.Dialer = o.Dialer
 	}
-	identities := 0
-	add := func(set bool, opt func() (nats.Option, error)) error {
-		if !set {
-			return nil
-		}
-		identities++
-		made, err := opt()
-		opts = append(opts, made)
-		return err
-	}
-	plain := func(opt nats.Option) func() (nats.Option, error) {
-		return func() (nats.Option, error) { return opt, nil }
-	}
-	err := errors.Join(
-		add(o.UserInfo != nil, plain(nats.UserInfoHandler(o.UserInfo))),
-		add(o.TokenSource != nil, plain(nats.TokenHandler(o.TokenSource))),
-		add(o.CredentialsFile != "", plain(nats.UserCredentials(o.CredentialsFile))),
-		add(o.NKeySeedFile != "", func() (nats.Option, error) {
-			opt, err := nats.NkeyOptionFromSeed(o.NKeySeedFile)
-			if err != nil {
-				return nil, fmt.Errorf("reading nkey seed %s: %w", o.NKeySeedFile, err)
-			}
-			return opt, nil
-		}))
-	if err == nil && identities > 1 {
-		err = errors.New("more than one of user, token, credentials and nkey is set")
-	}
-	return opts, err
+	return access.New(a)
 }

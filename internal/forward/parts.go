@@ -1,0 +1,85 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/choria-io/prometheus-streams/internal/stream"
+)
+
+// parts is how large a message may be before it is sent as parts (stream.Cut). Nothing is known until the server or the
+// stream finds a message too large, and forgotten with the connection: the next server may take more.
+type parts struct {
+	most int // bytes; 0 is any
+}
+
+// shrink tells whether a result means that the message has to be cut (smaller), and notes how small.
+func (p *parts) shrink(log *slog.Logger, subject string, size int, err error) bool {
+	var large *stream.TooLargeError
+	if !errors.As(err, &large) {
+		return false
+	}
+	if p.most > 0 {
+		size = min(size, p.most)
+	}
+	limit := size / 2
+	if large.Limit > 0 {
+		limit = int(large.Limit)
+	}
+	if limit < stream.MinPart || limit >= size {
+		return false
+	}
+	p.most = limit
+	log.Warn("a message is larger than the server or the stream takes: larger ones are sent in parts from here on",
+		"subject", subject, "bytes", size, "limit", limit)
+	return true
+}
+
+// publish hands a message to the publisher, in parts if it is large.
+func (f *Forwarder) publish(subject string, message []byte) ([]<-chan stream.Result, error) {
+	pieces, err := stream.Cut(message, f.parts.most)
+	if err != nil {
+		return nil, err
+	}
+	if len(pieces) > 1 {
+		f.metrics.cut.Inc()
+	}
+	results := make([]<-chan stream.Result, len(pieces))
+	for i, b := range pieces {
+		results[i] = f.publisher.Publish(subject, b)
+	}
+	return results, nil
+}
+
+// publishSchema is publish for a schema, whose parts have subjects of their own: a registry keeps one message of each.
+func (f *Forwarder) publishSchema(subject string, message []byte) ([]<-chan stream.Result, error) {
+	pieces, err := stream.Cut(message, f.parts.most)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]<-chan stream.Result, len(pieces))
+	for i, b := range pieces {
+		results[i] = f.publisher.Publish(stream.SchemaPart(subject, i+1), b)
+	}
+	return results, nil
+}
+
+// outcome awaits the results of a message. That of the whole is the first error, else the last sequence.
+func (f *Forwarder) outcome(ctx context.Context, m flight) (stream.Result, error) {
+	return f.awaitAll(ctx, m.results, m.err)
+}
+
+func (f *Forwarder) awaitAll(ctx context.Context, results []<-chan stream.Result, err error) (stream.Result, error) {
+	whole := stream.Result{Err: err}
+	for _, result := range results {
+		r, err := f.await(ctx, result)
+		if err != nil {
+			return stream.Result{}, err
+		}
+		if whole.Err == nil {
+			whole = r
+		}
+	}
+	return whole, nil
+}

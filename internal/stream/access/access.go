@@ -1,0 +1,224 @@
+// Package access is how a carrier gets into a NATS server: who we are, TLS, proxies, and what it means when the server
+// does not let us in.
+//
+// Everything that is in a file is read again at each connection, so that a password, a key or a certificate that was
+// renewed counts without a restart.
+package access
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+)
+
+// maxFile bounds a file with a seed or with credentials.
+const maxFile = 64 << 10
+
+// Dialer opens network connections, for proxies.
+type Dialer interface {
+	Dial(network, address string) (net.Conn, error)
+}
+
+// Options say who we are and how to get there. At most one of UserInfo, TokenSource, CredentialsFile and NKeySeedFile is
+// set.
+type Options struct {
+	UserInfo        func() (user, password string)
+	TokenSource     func() string
+	CredentialsFile string
+	NKeySeedFile    string
+	// InURL tells that the URLs name a user or a token.
+	InURL bool
+
+	// TLS, if set, makes TLS mandatory; TLSFirst starts it before the server speaks.
+	TLS      *tls.Config
+	TLSFirst bool
+	// TLSRoots, if set, is asked on every connect for the authorities, instead of those of TLS; with an error there is no connection.
+	TLSRoots func() (*x509.CertPool, error)
+	// Dialer, if set, opens the connections; names are then not looked up here.
+	Dialer Dialer
+	// Timeout bounds each attempt to open a connection.
+	Timeout time.Duration
+}
+
+// Access is one connection's way in. It is safe for concurrent use.
+type Access struct {
+	opts Options
+	key  string // the public key of NKeySeedFile at the start
+	conn atomic.Pointer[nats.Conn]
+}
+
+// New checks the options, and reads the files of credentials and seeds once, so that one that cannot be used is an error
+// now.
+func New(o Options) (*Access, error) {
+	ways := 0
+	for _, set := range []bool{o.UserInfo != nil, o.TokenSource != nil, o.CredentialsFile != "", o.NKeySeedFile != ""} {
+		if set {
+			ways++
+		}
+	}
+	if ways > 1 {
+		return nil, errors.New("more than one of user, token, credentials and nkey is set")
+	}
+	a := &Access{opts: o}
+	var err error
+	if o.NKeySeedFile != "" {
+		a.key, err = publicKey(o.NKeySeedFile)
+	}
+	if o.CredentialsFile != "" {
+		err = checkCredentials(o.CredentialsFile)
+	}
+	return a, err
+}
+
+// NATS are the settings of the connection.
+func (a *Access) NATS() []nats.Option {
+	o := &a.opts
+	var opts []nats.Option
+	if o.UserInfo != nil {
+		opts = append(opts, nats.UserInfoHandler(o.UserInfo))
+	}
+	if o.TokenSource != nil {
+		opts = append(opts, nats.TokenHandler(o.TokenSource))
+	}
+	if o.CredentialsFile != "" {
+		opts = append(opts, nats.UserCredentials(o.CredentialsFile))
+	}
+	dialer := o.Dialer
+	if o.NKeySeedFile != "" {
+		opts = append(opts, nats.Nkey(a.key, a.sign))
+		if dialer == nil {
+			dialer = &net.Dialer{Timeout: o.Timeout}
+		}
+		dialer = keyDialer{a, dialer}
+	}
+	if dialer != nil {
+		opts = append(opts, nats.SetCustomDialer(dialer))
+	}
+	if o.Dialer != nil {
+		opts = append(opts, nats.SkipHostLookup())
+	}
+	if o.TLS != nil {
+		opts = append(opts, nats.Secure(o.TLS))
+	}
+	if o.TLSRoots != nil {
+		opts = append(opts, func(n *nats.Options) error {
+			n.RootCAsCB = o.TLSRoots
+			return nil
+		})
+	}
+	if o.TLSFirst {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
+	return opts
+}
+
+// Watch is told of the connection once it was made. It tells of each attempt to connect again that fails after the server
+// was reached, for which nats.go has no handler, until the connection is closed.
+func (a *Access) Watch(nc *nats.Conn, failed func(error)) {
+	a.conn.Store(nc)
+	changes := nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	if nc.IsClosed() {
+		return
+	}
+	go func() {
+		for status := range changes {
+			if status == nats.CLOSED {
+				return
+			}
+			if err := nc.LastError(); err != nil {
+				failed(err)
+			}
+		}
+	}()
+}
+
+// keyDialer looks whether the seed has changed before each connection.
+type keyDialer struct {
+	access *Access
+	Dialer
+}
+
+func (d keyDialer) Dial(network, address string) (net.Conn, error) {
+	if nc := d.access.conn.Load(); nc != nil {
+		if key, err := publicKey(d.access.opts.NKeySeedFile); err == nil { // else sign says so
+			nc.Opts.Nkey = key // nats.go holds its lock while it dials, and reads the key under it
+		}
+	}
+	return d.Dialer.Dial(network, address)
+}
+
+func (a *Access) sign(nonce []byte) ([]byte, error) {
+	pair, err := seed(a.opts.NKeySeedFile)
+	if err != nil {
+		return nil, err
+	}
+	defer pair.Wipe()
+	return pair.Sign(nonce)
+}
+
+// publicKey is the name of the user whose seed is in a file.
+func publicKey(path string) (string, error) {
+	pair, err := seed(path)
+	if err != nil {
+		return "", err
+	}
+	defer pair.Wipe()
+	return pair.PublicKey()
+}
+
+func seed(path string) (nkeys.KeyPair, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading nkey seed: %w", err)
+	}
+	defer clear(data)
+	pair, err := nkeys.ParseDecoratedUserNKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading nkey seed: %s has no seed of a user (it begins with SU): %w", path, err)
+	}
+	return pair, nil
+}
+
+// checkCredentials tells whether a file holds what it should.
+func checkCredentials(path string) error {
+	data, err := read(path)
+	if err != nil {
+		return fmt.Errorf("reading credentials: %w", err)
+	}
+	defer clear(data)
+	if token, err := nkeys.ParseDecoratedJWT(data); err != nil || token == "" {
+		return fmt.Errorf("reading credentials: %s has no user JWT", path)
+	}
+	pair, err := nkeys.ParseDecoratedUserNKey(data)
+	if err != nil {
+		return fmt.Errorf("reading credentials: %s has no seed of a user: %w", path, err)
+	}
+	pair.Wipe()
+	return nil
+}
+
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFile {
+		clear(data)
+		return nil, fmt.Errorf("%s has more than %d bytes", path, maxFile)
+	}
+	return data, nil
+}

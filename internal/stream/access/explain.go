@@ -1,0 +1,94 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Explain adds to an error of connecting what it means for the configuration, if that is known.
+func (a *Access) Explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	hint := a.hint(err)
+	if hint == "" {
+		return err
+	}
+	return &explained{hint: hint, err: err}
+}
+
+// explained is an error with its meaning.
+type explained struct {
+	hint string
+	err  error
+}
+
+func (e *explained) Error() string { return e.err.Error() + ": " + e.hint }
+
+func (e *explained) Unwrap() error { return e.err }
+
+func (a *Access) hint(err error) string {
+	text := strings.ToLower(err.Error())
+	has := func(part string) bool { return strings.Contains(text, part) }
+	switch {
+	case errors.As(err, new(*explained)):
+	case has("authorization violation"):
+		return "the server does not accept " + a.who()
+	case has("authentication expired"):
+		return "the rights of " + a.who() + " have expired"
+	case has("authentication revoked"):
+		return a.who() + " was revoked"
+	case errors.Is(err, nats.ErrNkeysNotSupported):
+		return "the server knows no nkeys, and " + a.who() + " needs them"
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return "tls is configured and the server offers none"
+	case has("first record does not look like a tls handshake") && a.opts.TLSFirst:
+		return "what answers there does not begin with TLS: set no tls_first, or handshake_first at the server"
+	case has("first record does not look like a tls handshake"):
+		return "what answers there does not speak TLS"
+	case has("certificate required"):
+		return "the server wants a certificate of ours: cert and key, or the scheme puppet"
+	case has("signed by unknown authority"):
+		return "the server's certificate is of none of our authorities (ca)"
+	case has("unknown certificate authority") || has("bad certificate"):
+		return "the server does not take our certificate (cert)"
+	case has("invalid websocket connection") || has("malformed http"):
+		return "what answers there is no websocket of NATS: ws:// and wss:// have a port of their own"
+	case silent(err) && !a.opts.TLSFirst:
+		return "the server was reached and says nothing: it may want TLS first (tls_first: true), or the port is not that of nats:// and tls://"
+	case silent(err):
+		return "the server was reached and says nothing"
+	}
+	return ""
+}
+
+// silent tells whether a connection was made and nothing came in time.
+func silent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "read" && op.Timeout()
+}
+
+// who is what the server is told of us, without secrets.
+func (a *Access) who() string {
+	o := &a.opts
+	switch {
+	case o.UserInfo != nil:
+		user, _ := o.UserInfo()
+		return fmt.Sprintf("the user %q with its password", user)
+	case o.TokenSource != nil:
+		return "the token"
+	case o.CredentialsFile != "":
+		return "the credentials in " + o.CredentialsFile
+	case o.NKeySeedFile != "":
+		return "the nkey in " + o.NKeySeedFile
+	case o.InURL:
+		return "the user or the token in urls"
+	case o.TLS != nil:
+		return "a client with a certificate at most: no user, token, credentials or nkey is configured"
+	}
+	return "a client that does not say who it is: no user, token, credentials or nkey is configured"
+}
