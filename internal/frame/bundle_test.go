@@ -163,7 +163,7 @@ func TestFrameDamage(t *testing.T) {
 // clone copies a decoder so far that decoding with one does not change the other.
 func (d *Decoder) clone() *Decoder {
 	c := NewDecoder(d.epoch, d.lim)
-	c.bytes = d.bytes
+	c.bytes, c.fixed = d.bytes, d.fixed
 	for id, t := range d.targets {
 		x := *t
 		x.states = append([]*state(nil), t.states...)

@@ -16,6 +16,10 @@ type Decoder struct {
 	codes   *residualTables
 	buf     [sumBytes]byte
 	spare   [][]int64
+	// histogramCodes are made for the first histogram.
+	histogramCodes *histogramTables
+	fixed          int64 // bytes of targets
+	idle           int64 // bytes of spare
 }
 
 // targetState is what a decoder keeps of a target.
@@ -33,8 +37,13 @@ func NewDecoder(epoch uint64, lim Limits) *Decoder {
 // Targets is how many targets the decoder holds states of, Bytes the memory of the states.
 func (d *Decoder) Targets() int { return len(d.targets) }
 
-// Bytes is the memory that states take.
+// Bytes is the memory that states take: what Limits.StateBytes bounds.
 func (d *Decoder) Bytes() int64 { return d.bytes }
+
+// StateBytes is about how much memory the decoder holds: states, the targets they belong to, and memory that waits
+// for the next ones. It costs nothing to ask. What states share with each other and with frames that were handed out
+// counts for each state.
+func (d *Decoder) StateBytes() int64 { return d.bytes + d.fixed + d.idle }
 
 // Decode reads one frame. Frames of a target are handed over in the order of their positions; one that comes late is
 // read if its base is still there, and changes nothing for those after it.
@@ -111,9 +120,20 @@ func (d *Decoder) forget(id uint64) {
 		for len(t.states) > 0 {
 			d.drop(t, 0)
 		}
-		delete(d.targets, id)
+		d.remove(id, t)
 	}
 }
+
+// remove takes a target without states out.
+func (d *Decoder) remove(id uint64, t *targetState) {
+	d.fixed -= t.bytes()
+	delete(d.targets, id)
+}
+
+// bytes is about the memory of a target besides its states: its definition, and that again as labels.
+func (t *targetState) bytes() int64 { return targetBytes + 2*int64(len(t.definition)) }
+
+const targetBytes = 256
 
 // maxSpare bounds the memory that waits for the next states.
 const maxSpare = 8
@@ -121,6 +141,7 @@ const maxSpare = 8
 func (d *Decoder) recycle(s *state) {
 	if s != nil && len(d.spare) < maxSpare {
 		d.spare = append(d.spare, s.integers)
+		d.idle += 8 * int64(cap(s.integers))
 	}
 }
 
@@ -129,6 +150,7 @@ func (d *Decoder) integers(n int) []int64 {
 		if cap(x) >= n && cap(x) <= 2*n+64 {
 			d.spare[i] = d.spare[len(d.spare)-1]
 			d.spare = d.spare[:len(d.spare)-1]
+			d.idle -= 8 * int64(cap(x))
 			return x[:n]
 		}
 	}

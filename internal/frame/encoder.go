@@ -71,6 +71,8 @@ type Encoder struct {
 	stamps  []int64
 	groups  *groups
 	escapes []int32
+	hidden  Bitmap        // rows of the column without a value
+	extra   *extrasWriter // made when a column has more than values
 }
 
 // NewEncoder makes the encoder of a target for an epoch. All targets of an epoch have different ids, and an id is not
@@ -109,10 +111,10 @@ func (e *Encoder) open(dst []byte, typ byte, timeMs int64) ([]byte, int) {
 
 func (e *Encoder) close(dst []byte, body int, typ byte, timeMs int64, s *Schema, c *Column) []byte {
 	f := RawFrame{Type: typ, Target: e.target.ID, Position: e.position, Time: timeMs, Body: dst[body:]}
-	return closeFrame(dst, body, e.epoch, &f, s, c)
+	return closeFrame(dst, body, e.epoch, &f, s, c, e.hidden)
 }
 
-func closeFrame(dst []byte, body int, epoch uint64, f *RawFrame, s *Schema, c *Column) []byte {
+func closeFrame(dst []byte, body int, epoch uint64, f *RawFrame, s *Schema, c *Column, hidden Bitmap) []byte {
 	var id SchemaID
 	scratch := 64
 	if s != nil {
@@ -122,7 +124,7 @@ func closeFrame(dst []byte, body int, epoch uint64, f *RawFrame, s *Schema, c *C
 	n := len(dst)
 	dst = slices.Grow(dst, scratch+binary.MaxVarintLen64+4)
 	f.Body = dst[body:n]
-	sum := checksum(epoch, f, id, c, dst[n:n+scratch])
+	sum := checksum(epoch, f, id, c, hidden, dst[n:n+scratch])
 	var head [binary.MaxVarintLen64]byte
 	dst = slices.Insert(dst, body, binary.AppendUvarint(head[:0], uint64(n-body))...)
 	return binary.LittleEndian.AppendUint32(dst, sum)
@@ -159,7 +161,7 @@ func AppendEpochEnd(dst []byte, epoch uint64, timeMs int64) []byte {
 	dst = append(dst, typeEpochEnd, 0, 0)
 	dst = appendVarint(dst, timeMs)
 	body := len(dst)
-	return closeFrame(append(dst, encodingVarint, keyEnd), body, epoch, &f, nil, nil)
+	return closeFrame(append(dst, encodingVarint, keyEnd), body, epoch, &f, nil, nil, nil)
 }
 
 // AppendScrape appends the frame of a scrape that succeeded. It neither keeps nor changes the column. The only error
@@ -172,6 +174,7 @@ func (e *Encoder) AppendScrape(dst []byte, timeMs int64, rep Report, s *Schema, 
 		e.Reset()
 	}
 	e.adopt(s)
+	e.hide(c)
 	base := e.base()
 	present := len(c.Values)
 	if c.Absent != nil {
@@ -184,6 +187,7 @@ func (e *Encoder) AppendScrape(dst []byte, timeMs int64, rep Report, s *Schema, 
 		dst = e.appendSamples(dst, timeMs, rep, s, c, present, base)
 	}
 	e.index++
+	e.hidden = nil
 	return dst, nil
 }
 
@@ -266,9 +270,10 @@ func (e *Encoder) appendValues(dst []byte, timeMs int64, c *Column, base, st *st
 	if c.Timestamps != nil {
 		dst, g = e.appendTimes(dst, timeMs, c, base, st)
 	}
+	dst, extra := e.appendExtras(dst, timeMs, c, &base.extras, st != nil)
 	dst = append(dst, keyEnd)
 	w := rowEncoder{codes: e.codes, c: c, rows: rows{pred: base.schema.pred, classes: base.classes, div: &e.div,
-		base: base.integers, raw: base.raw, absent: absent, escapes: e.escapes}}
+		base: base.integers, raw: base.raw, absent: e.hidden, escapes: e.escapes}}
 	if st != nil {
 		w.out = st.integers
 	}
@@ -279,7 +284,7 @@ func (e *Encoder) appendValues(dst []byte, timeMs int64, c *Column, base, st *st
 		return dst
 	}
 	st.position, st.schema, st.classes, st.groups = e.position, base.schema, base.classes, g
-	st.raw = rawAfter(base.raw, w.escapes, n)
+	st.raw, st.extras = rawAfter(base.raw, w.escapes, n), extra
 	if st.absent = append(st.absent[:0], absent...); absent == nil {
 		st.absent = nil
 	}
@@ -355,7 +360,7 @@ func (e *Encoder) take(n int) *state {
 
 func (e *Encoder) release(s *state) {
 	if len(e.spare) < maxSpare {
-		s.raw, s.groups, s.schema, s.classes = nil, nil, nil, nil
+		s.raw, s.groups, s.schema, s.classes, s.extras = nil, nil, nil, nil, extras{}
 		e.spare = append(e.spare, s)
 	}
 }

@@ -62,6 +62,11 @@ type Limits struct {
 	Series, Families int
 	// Labels is how many a series or a target may have.
 	Labels int
+	// Histograms is how many native histograms a frame may have, Buckets how many buckets one of them (spans and custom
+	// bounds likewise), FrameBuckets how many of all three are made for one frame.
+	Histograms, Buckets, FrameBuckets int
+	// Exemplars is how many a frame may have, ExemplarBytes how much the labels of one.
+	Exemplars, ExemplarBytes int
 	// SchemaDepth is how many parents a schema in delta form may need.
 	SchemaDepth int
 	// Targets is how many a decoder keeps states of.
@@ -80,10 +85,17 @@ func DefaultLimits() Limits {
 		Series:       500_000,
 		Families:     50_000,
 		Labels:       256,
-		SchemaDepth:  32,
-		Targets:      50_000,
-		States:       4,
-		StateBytes:   1 << 30,
+
+		Histograms:    200_000,
+		Buckets:       50_000,
+		FrameBuckets:  16 << 20,
+		Exemplars:     500_000,
+		ExemplarBytes: 64 << 10,
+
+		SchemaDepth: 32,
+		Targets:     50_000,
+		States:      4,
+		StateBytes:  1 << 30,
 	}
 }
 

@@ -46,6 +46,9 @@ type Target struct {
 	Labels labels.Labels
 	// Interval and Timeout are those of its scrapes, in whole milliseconds.
 	Interval, Timeout time.Duration
+	// TrackTimestamps is track_timestamps_staleness of its scrape configuration: series with timestamps of their own get
+	// stale markers too.
+	TrackTimestamps bool
 }
 
 // Report is what the scrape itself measured: the source of the series that
@@ -108,11 +111,13 @@ type Column struct {
 	// the encoder work and are never sent.
 	Mantissas []int64
 	Exponents []int8
-	// Starts holds the start (created) timestamp of each series in milliseconds, or 0; nil if none has one.
+	// Starts holds the start (created) timestamp of each series in milliseconds, or 0; nil if none has one. That of an
+	// absent series means nothing.
 	Starts []int64
-	// Histograms are the native histograms, by rising row. The value of such a row means nothing.
+	// Histograms are the native histograms, by rising row, none of them absent. The value of such a row means nothing.
+	// A histogram is one sample.
 	Histograms []Histogram
-	// Exemplars stand by rising row; those of one row in the order of the exposition.
+	// Exemplars stand by rising row, none of them absent; those of one row in the order of the exposition.
 	Exemplars []Exemplar
 }
 

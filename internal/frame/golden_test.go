@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -130,9 +131,82 @@ func goldenFrames(t *testing.T, m map[string][]byte, one, more, two *Schema) {
 		Column{Values: []float64{5, 13, 18, math.Pi, 18, 0, 5000}, Absent: big, Timestamps: []int64{1, 2, 1, 2, 1, NoTimestamp, 2}}))
 	m["40-end"] = bundle(11, e.AppendEnd(nil, start+135000, Relabelled))
 	m["41-epoch-end"] = bundle(12, AppendEpochEnd(nil, 0x1122334455667788, start+136000))
+	goldenRich(t, m, bundle)
 	m["50-skipped"] = sealed(bytes.Replace(bundle(13, append([]byte{0x30, 1, 1, 1, 2, 'x', 'y', 0, 0, 0, 0}, AppendEpochEnd(nil, 0x1122334455667788, start)...)),
 		[]byte{13, keyEnd, 0x30}, []byte{13, 9 << 1, 3, 'a', 'b', 'c', keyEnd, 0x30}, 1))
 	m["51-unknown-version"] = []byte("PSB\x03 whatever a later version writes")
+}
+
+// goldenRich adds the bundles of a target with start timestamps, native histograms and exemplars: those of wholeColumn,
+// at first alone, then together, then changed.
+func goldenRich(t *testing.T, m map[string][]byte, bundle func(uint64, []byte) []byte) {
+	series := []Series{{Labels: labels.FromStrings("__name__", "requests_total"), Family: 0, Base: 1}}
+	families := []Family{{Name: "requests", Type: model.MetricTypeCounter}, {Name: "latency", Type: model.MetricTypeHistogram, Help: "Native."}}
+	for _, code := range []string{"200", "404", "500"} {
+		series = append(series, Series{Labels: labels.FromStrings("__name__", "latency", "code", code), Family: 1})
+	}
+	for i, name := range []string{"a", "b", "c", "d"} {
+		series = append(series, Series{Labels: labels.FromStrings("__name__", name), Family: -1, Base: float64(i + 5)})
+	}
+	s := mustSchema(t, families, series)
+	m["60-schema-rich"] = s.Marshal()
+	e := NewEncoder(0x1122334455667788, &Target{ID: 301, Labels: labels.FromStrings("instance", "app:80", "job", "app"), Interval: 15 * time.Second}, EncoderOptions{})
+	e.length = 16
+	seq := uint64(20)
+	put := func(name string, s *Schema, c *Column) {
+		b, err := e.AppendScrape(nil, wholeTime+15000*int64(seq-20), Report{Scraped: 8, PostRelabel: 8}, s, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m[name] = bundle(seq, b)
+		seq++
+	}
+	c := wholeColumn()
+	put("61-keyframe-starts", s, &Column{Values: []float64{1, 2, 3, 4, 5, 6, 7, 8}, Starts: c.Starts})
+	put("62-samples-histograms", s, &Column{Values: c.Values, Starts: c.Starts, Histograms: c.Histograms})
+	put("63-samples-exemplars", s, &Column{Values: c.Values, Starts: c.Starts, Histograms: c.Histograms, Exemplars: c.Exemplars})
+	c = goldenMoved(wholeColumn())
+	put("64-samples-rich-changed", s, c)
+	c.Absent = Bitmap{1<<1 | 1<<6}
+	put("65-samples-rich-absent", s, &Column{Values: c.Values, Absent: c.Absent, Starts: c.Starts, Histograms: c.Histograms[1:], Exemplars: c.Exemplars[:1]})
+	more := mustSchema(t, families, append(append(series[:1:1], Series{Labels: labels.FromStrings("__name__", "new"), Family: -1, Base: 3}), series[1:]...))
+	m["66-schema-rich-change"] = more.MarshalDelta(s)
+	put("67-samples-rich-moved", more, goldenShift(c))
+	e.Reset()
+	put("68-keyframe-rich", s, goldenMoved(wholeColumn()))
+	put("69-samples-plain-again", s, &Column{Values: []float64{1, 2, 3, 4, 5, 6, 7, 8}})
+}
+
+// goldenMoved changes numbers, layouts and what stands beside them.
+func goldenMoved(c *Column) *Column {
+	x := c.Histograms[0].Int
+	x.ZeroCount, x.Count, x.Sum = 3, 26, math.NaN()
+	x.PositiveSpans = []histogram.Span{{Offset: -4, Length: 3}, {Offset: 2, Length: 1}}
+	x.PositiveBuckets = []int64{1, 3, -2, 10}
+	f := c.Histograms[1].Float
+	f.Sum, f.PositiveBuckets[0] = math.Float64frombits(0x7ff0000000000002), math.Copysign(0, -1)
+	c.Histograms[2].Int.Count, c.Histograms[2].Int.Sum, c.Histograms[2].Int.PositiveBuckets = 10, 1240, []int64{4, -1, 0}
+	c.Starts[0], c.Starts[3], c.Starts[5] = 1_790_000_050_000, 0, 1_790_000_050_000
+	c.Exemplars[1].Value = 0.25
+	c.Exemplars = append(c.Exemplars, Exemplar{Row: 7, Labels: labels.FromStrings("id", "café"), Value: 4096, Timestamp: 1_790_000_044_000})
+	return c
+}
+
+// goldenShift is a column with one more series at place 1, of which all later ones but the absent are there.
+func goldenShift(c *Column) *Column {
+	n := &Column{Values: append(append(append([]float64(nil), c.Values[:1]...), 4), c.Values[1:]...), Absent: Bitmap{1 << 7},
+		Starts: append(append(append([]int64(nil), c.Starts[:1]...), 0), c.Starts[1:]...)}
+	for _, h := range c.Histograms {
+		h.Row++
+		n.Histograms = append(n.Histograms, h)
+	}
+	for _, x := range c.Exemplars[:3] {
+		if x.Row > 0 {
+			x.Row++
+		}
+		n.Exemplars = append(n.Exemplars, x)
+	}
+	return n
 }
 
 // TestDumpDamage: what cannot be read is said, in the output or as an error.

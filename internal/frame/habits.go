@@ -66,7 +66,7 @@ func (e *Encoder) chooseClasses(s *Schema, c *Column) {
 	e.classes = e.classes[:len(s.Series)]
 	for i, v := range c.Values {
 		h := &e.habits[i]
-		if c.Absent.Has(i) {
+		if e.hidden.Has(i) {
 			v = s.Series[i].Base
 		}
 		class := h.class

@@ -24,6 +24,7 @@ type pending struct {
 	frame   *Frame
 	known   *targetState // nil if the target is new
 	defined []byte       // its definition in this frame
+	hidden  Bitmap       // rows without a value
 }
 
 // target reads the definition that every frame but SAMPLES has.
@@ -61,7 +62,7 @@ func (p *pending) plain() (*Frame, error) {
 
 // verify compares checksums; it is the last thing that may fail.
 func (p *pending) verify(id SchemaID, c *Column) error {
-	found := checksum(p.epoch, &p.raw, id, c, p.buf[:])
+	found := checksum(p.epoch, &p.raw, id, c, p.hidden, p.buf[:])
 	if found == p.raw.Checksum {
 		return nil
 	}
@@ -91,7 +92,7 @@ func (p *pending) end() (*Frame, error) {
 	f, err := p.plain()
 	if err == nil && p.known != nil {
 		if p.free(p.known, 0, p.raw.Position); len(p.known.states) == 0 {
-			delete(p.targets, p.raw.Target)
+			p.remove(p.raw.Target, p.known)
 		}
 	}
 	return f, err
@@ -217,11 +218,15 @@ func (p *pending) values(h head, base, st *state) (*Frame, error) {
 	if g, c.Timestamps, err = parseTimestamps(sec.timestamps, base.groups, n, c.Absent, p.raw.Time); err != nil {
 		return nil, fmt.Errorf("timestamps: %w", err)
 	}
+	extra, err := p.extras(&sec, &base.extras, c, n)
+	if err != nil {
+		return nil, err
+	}
 	if st == nil && h.mask&1 != 0 {
 		st = &state{integers: p.integers(n)}
 	}
 	w := rowDecoder{codes: p.codes, rows: rows{pred: base.schema.pred, classes: base.classes, div: &p.div,
-		base: base.integers, raw: base.raw, absent: c.Absent}}
+		base: base.integers, raw: base.raw, absent: p.hidden}}
 	if st != nil {
 		w.out = st.integers
 	}
@@ -231,7 +236,7 @@ func (p *pending) values(h head, base, st *state) (*Frame, error) {
 	}
 	if st != nil {
 		*st = state{position: p.raw.Position, schema: base.schema, classes: base.classes, integers: st.integers,
-			raw: rawAfter(base.raw, w.escapes, n), absent: c.Absent, groups: g}
+			raw: rawAfter(base.raw, w.escapes, n), absent: c.Absent, groups: g, extras: extra}
 		if err := p.room(st, h.mask); err != nil {
 			return nil, err
 		}
@@ -287,8 +292,11 @@ func (p *pending) settle(mask uint64, st *state) {
 		}
 		t = &targetState{}
 		p.targets[p.raw.Target] = t
+	} else {
+		p.fixed -= t.bytes()
 	}
 	t.target, t.definition = p.frame.Target, p.defined
+	p.fixed += t.bytes()
 	p.free(t, mask, p.raw.Position)
 	if st == nil {
 		return

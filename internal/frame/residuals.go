@@ -39,17 +39,22 @@ type residualCodes [codeCount][residualSizes]uint32
 func newResidualCodes() *residualCodes {
 	c := new(residualCodes)
 	for k := range c {
-		lengths := codeLengths(k)
-		next := uint32(0)
-		for n := 1; n <= maxCodeBits; n++ {
-			for size := range residualSizes {
-				if codeLength(lengths[size]) == n {
-					c[k][size] = bits.Reverse32(next)>>(32-n) | uint32(n)<<16
-					next++
-				}
+		c[k] = residualCode(codeLengths(k))
+	}
+	return c
+}
+
+// residualCode makes a code of its lengths.
+func residualCode(lengths string) (c [residualSizes]uint32) {
+	next := uint32(0)
+	for n := 1; n <= maxCodeBits; n++ {
+		for size := range residualSizes {
+			if codeLength(lengths[size]) == n {
+				c[size] = bits.Reverse32(next)>>(32-n) | uint32(n)<<16
+				next++
 			}
-			next <<= 1
 		}
+		next <<= 1
 	}
 	return c
 }
@@ -67,12 +72,17 @@ type residualTables [codeCount][1 << maxCodeBits]uint16
 
 func newResidualTables() *residualTables {
 	t := new(residualTables)
-	for k, codes := range newResidualCodes() {
-		for size, c := range codes {
-			n := c >> 16
-			for x := c & 0xffff; x < 1<<maxCodeBits; x += 1 << n {
-				t[k][x] = uint16(size) | uint16(n)<<8
-			}
+	for k, code := range newResidualCodes() {
+		t[k] = residualTable(&code)
+	}
+	return t
+}
+
+func residualTable(code *[residualSizes]uint32) (t [1 << maxCodeBits]uint16) {
+	for size, c := range code {
+		n := c >> 16
+		for x := c & 0xffff; x < 1<<maxCodeBits; x += 1 << n {
+			t[x] = uint16(size) | uint16(n)<<8
 		}
 	}
 	return t

@@ -208,7 +208,7 @@ func (w *rowDecoder) decode(r *reader, values []float64) error {
 		if word>>(end-at-1)>>1 != 0 {
 			return fmt.Errorf("%w: a change of row %d of %d", ErrMalformed, at+bits.Len64(word)-1, n)
 		}
-		if w.raw != nil || w.absent != nil || len(w.next) > 0 {
+		if w.raw.word(b)|w.absent.word(b) != 0 || len(w.next) > 0 && int(w.next[0]) < end {
 			if err := w.slowBlock(values, at, end, word); err != nil {
 				return err
 			}

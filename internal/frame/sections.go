@@ -15,10 +15,14 @@ const (
 	keyAbsent = 2<<1 | 1
 	// keyTimestamps: some rows have timestamps of their own.
 	keyTimestamps = 3<<1 | 1
+	// keyStarts, keyHistograms, keyExemplars: start timestamps, native histograms or exemplars differ from the base.
+	keyStarts     = 4<<1 | 1
+	keyHistograms = 5<<1 | 1
+	keyExemplars  = 6<<1 | 1
 )
 
 // sections are those of one frame, as bytes; nil for one that it does not have.
-type sections struct{ change, absent, timestamps []byte }
+type sections struct{ change, absent, timestamps, starts, histograms, exemplars []byte }
 
 // sections reads up to the end mark. Those that nobody knows are skipped if they may be.
 func (r *reader) sections() (s sections) {
@@ -41,6 +45,12 @@ func (r *reader) sections() (s sections) {
 			s.absent = b
 		case keyTimestamps:
 			s.timestamps = b
+		case keyStarts:
+			s.starts = b
+		case keyHistograms:
+			s.histograms = b
+		case keyExemplars:
+			s.exemplars = b
 		default:
 			if key&1 != 0 {
 				r.fail(&VersionError{What: "section", Got: key >> 1})

@@ -16,6 +16,7 @@ type state struct {
 	raw      Bitmap // rows whose integer is the bits of a float, whatever the class
 	absent   Bitmap
 	groups   *groups
+	extras
 }
 
 // bytes is the memory of a state. What it shares with others counts for each.
@@ -24,7 +25,7 @@ func (s *state) bytes() int64 {
 	if s.groups != nil {
 		n += 4 * len(s.groups.of)
 	}
-	return int64(n)
+	return int64(n) + s.extraBytes
 }
 
 // baseState is what a keyframe builds on: the base values of its schema, in the keyframe's classes.
@@ -70,6 +71,7 @@ func (s *state) change(to *Schema, o origins, div *scales) *state {
 	if c.absent.count(n) == 0 {
 		c.absent = nil
 	}
+	c.extras = s.extras.move(o)
 	return c
 }
 
@@ -159,8 +161,9 @@ func appendReport(dst []byte, flags int, rep Report, samples int) []byte {
 	return binary.AppendUvarint(dst, uint64(rep.Added))
 }
 
-// checksum of a frame: over what names it, the bits of its values, and its body. buf is scratch of sumBytes.
-func checksum(epoch uint64, f *RawFrame, id SchemaID, c *Column, buf []byte) uint32 {
+// checksum of a frame: over what names it, the bits of its values (zero for rows in hidden), what else its column has,
+// and its body. buf is scratch of sumBytes.
+func checksum(epoch uint64, f *RawFrame, id SchemaID, c *Column, hidden Bitmap, buf []byte) uint32 {
 	b := append(buf[:0], f.Type)
 	b = binary.LittleEndian.AppendUint64(b, epoch)
 	b = binary.LittleEndian.AppendUint64(b, f.Target)
@@ -169,7 +172,10 @@ func checksum(epoch uint64, f *RawFrame, id SchemaID, c *Column, buf []byte) uin
 	b = append(b, id[:]...)
 	sum := crc32.Checksum(b, castagnoli())
 	if c != nil {
-		sum = sumValues(sum, c.Values, c.Absent, buf)
+		sum = sumValues(sum, c.Values, hidden, buf)
+		if c.Starts != nil || c.Histograms != nil || c.Exemplars != nil {
+			sum = sumExtras(sum, c, buf)
+		}
 	}
 	return crc32.Update(sum, castagnoli(), f.Body)
 }
@@ -185,6 +191,10 @@ func (c *Column) check(n int) error {
 		return fmt.Errorf("column of %d timestamps for %d series", len(c.Timestamps), n)
 	case (c.Mantissas != nil || c.Exponents != nil) && (len(c.Mantissas) != n || len(c.Exponents) != n):
 		return fmt.Errorf("column of %d mantissas and %d exponents for %d series", len(c.Mantissas), len(c.Exponents), n)
+	case c.Starts != nil && len(c.Starts) != n:
+		return fmt.Errorf("column of %d start timestamps for %d series", len(c.Starts), n)
+	case c.Histograms != nil || c.Exemplars != nil:
+		return c.checkExtras(n)
 	}
 	return nil
 }

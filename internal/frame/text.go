@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -213,16 +214,76 @@ func (f RawFrame) builds() (back, mask uint64, ok bool) {
 
 func (d *Dumper) column(f *Frame) {
 	b := labels.NewBuilder(labels.EmptyLabels())
+	hs, xs := f.Column.Histograms, f.Column.Exemplars
 	for i, v := range f.Column.Values {
 		if f.Column.Absent.Has(i) {
 			continue
 		}
-		d.printf("    %s %s", f.Schema.SeriesLabels(i, f.Target.Labels, b), valueText(v))
+		d.printf("    %s ", f.Schema.SeriesLabels(i, f.Target.Labels, b))
+		if len(hs) > 0 && hs[0].Row == i {
+			d.printf("%s", hs[0].text())
+			hs = hs[1:]
+		} else {
+			d.printf("%s", valueText(v))
+		}
 		if ts := f.Column.Timestamps; ts != nil && ts[i] != NoTimestamp {
 			d.printf(" %s", timeText(ts[i]))
 		}
+		if t := start(f.Column.Starts, i); t != 0 {
+			d.printf(" start=%s", timeText(t))
+		}
 		d.printf("\n")
+		for ; len(xs) > 0 && xs[0].Row == i; xs = xs[1:] {
+			d.printf("      exemplar %s %s", xs[0].Labels, valueText(xs[0].Value))
+			if t := xs[0].Timestamp; t != NoTimestamp {
+				d.printf(" %s", timeText(t))
+			}
+			d.printf("\n")
+		}
 	}
+}
+
+// text shows a histogram: spans as the index of their first bucket and the counts from there on.
+func (h *Histogram) text() string {
+	l := h.layout()
+	number := func(u uint64) string {
+		if l.float {
+			return valueText(math.Float64frombits(u))
+		}
+		return strconv.FormatUint(u, 10)
+	}
+	b := fmt.Appendf(nil, "{kind=%s hint=%d schema=%d", map[bool]string{false: "integer", true: "float"}[l.float], l.hint, l.schema)
+	if l.usesCustom() {
+		b = fmt.Appendf(b, " bounds=%v", l.custom)
+	} else {
+		b = fmt.Appendf(b, " threshold=%s zero=%s", valueText(l.threshold), number(h.zero()))
+	}
+	side := func(name string, spans []histogram.Span, s side) {
+		if len(spans) == 0 {
+			return
+		}
+		b = append(b, " "+name+"=["...)
+		index := int64(0)
+		for i, x := range spans {
+			if i > 0 {
+				b = append(b, ' ')
+			}
+			index += int64(x.Offset)
+			b = fmt.Appendf(b, "%d:", index)
+			for k := range x.Length {
+				if s.next(); k > 0 {
+					b = append(b, ',')
+				}
+				b = append(b, number(s.value)...)
+			}
+			index += int64(x.Length)
+		}
+		b = append(b, ']')
+	}
+	positive, negative := h.sides()
+	side("positive", l.positive, positive)
+	side("negative", l.negative, negative)
+	return string(fmt.Appendf(b, " count=%s sum=%s}", number(h.count()), valueText(h.sum())))
 }
 
 // schemaMessage prints a schema, and keeps it for the bundles that come.

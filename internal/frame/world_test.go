@@ -23,6 +23,9 @@ type world struct {
 	next    int
 	time    int64
 	stamped bool
+	// whole worlds have start timestamps, histograms and exemplars too.
+	whole bool
+	rich  map[string]*rich
 }
 
 var oddValues = []float64{
@@ -35,6 +38,7 @@ var oddValues = []float64{
 func newWorld(seed uint64, n int) *world {
 	w := &world{Rand: rand.New(rand.NewPCG(seed, 17)), time: 1_700_000_000_000}
 	w.stamped = w.IntN(3) == 0
+	w.whole = seed%4 > 1
 	for range n {
 		w.insert()
 	}
@@ -138,6 +142,9 @@ func (w *world) scrape(churn bool) (int64, *Column) {
 				c.Timestamps[i] = int64(w.Uint64())
 			}
 		}
+	}
+	if w.whole {
+		w.enrich(c)
 	}
 	return w.time, c
 }
