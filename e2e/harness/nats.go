@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +21,8 @@ type NATS struct {
 	URL string
 
 	binary, config string
+	// before the command line, to run it elsewhere
+	before []string
 }
 
 // StartNATS starts a nats-server on a port; more is added to its configuration file as it is (accounts, limits).
@@ -39,7 +42,7 @@ func StartNATS(t testing.TB, port int, more string) *NATS {
 // Restart starts the server again after it was ended.
 func (n *NATS) Restart(t testing.TB) {
 	t.Helper()
-	n.Process = Start(t, "nats-server", n.binary, "-c", n.config)
+	n.Process = Start(t, "nats-server", append(slices.Clone(n.before), n.binary, "-c", n.config)...)
 	n.WaitOutput(20*time.Second, "Server is ready")
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/choria-io/prometheus-streams/e2e/record"
@@ -42,8 +43,13 @@ func Bundles(t testing.TB, js jetstream.JetStream, stream string) []Stored {
 		t.Fatalf("read stream %s: %v", stream, err)
 	}
 	var all []Stored
+	deadline := time.Now().Add(requestLimit)
 	for last := s.CachedInfo().State.LastSeq; ; {
 		m, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
+		if errors.Is(err, nats.ErrNoResponders) && time.Now().Before(deadline) { // no leader of a cluster yet
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
 		if err != nil {
 			t.Fatalf("read stream %s: %v", stream, err)
 		}

@@ -25,7 +25,7 @@ import (
 
 // Options say what to receive.
 type Options struct {
-	// URL of the server, Topic and Stream as in receiver_stream.
+	// URL of the server, or several with commas, Topic and Stream as in receiver_stream.
 	URL, Topic, Stream string
 	// ClientID and Name make the durable, CLIENT_ID-NAME.
 	ClientID, Name string
@@ -97,7 +97,7 @@ func Run(ctx context.Context, o Options, s receiver.Sink) error {
 // jetStream makes the durable of a stream.
 func (o *Options) jetStream(ctx context.Context, reg *prometheus.Registry) (source receiver.Source, closeConn func(), err error) {
 	conn, err := jetstream.Connect(ctx, jetstream.Options{
-		URLs: []string{o.URL}, Name: o.ClientID, Topic: o.Topic, Stream: o.Stream, ReconnectWait: 200 * time.Millisecond,
+		URLs: strings.Split(o.URL, ","), Name: o.ClientID, Topic: o.Topic, Stream: o.Stream, ReconnectWait: 200 * time.Millisecond,
 		Logger: o.Logger, Registerer: reg,
 	})
 	if err != nil {
@@ -109,6 +109,10 @@ func (o *Options) jetStream(ctx context.Context, reg *prometheus.Registry) (sour
 		}
 	}()
 	problems, err := conn.EnsureStreams(ctx, jetstream.StreamConfig{Create: true})
+	for ; err != nil && ctx.Err() == nil; problems, err = conn.EnsureStreams(ctx, jetstream.StreamConfig{Create: true}) {
+		o.Logger.Warn("the streams cannot be looked at, trying again", "error", err) // a cluster without a leader, for one
+		time.Sleep(500 * time.Millisecond)
+	}
 	if err != nil {
 		return source, nil, err
 	}

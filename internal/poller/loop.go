@@ -3,6 +3,7 @@ package poller
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ type loop struct {
 	losing  bool   // the last scrape could not be encoded
 	losses  uint64 // of the bundler, as of the last frame
 	schema  *frame.Schema
+	last    int64 // time of the last frame: no two scrapes of a target have one time
 }
 
 func newLoop(p *Poller, t *target.Target, key string) *loop {
@@ -80,7 +82,7 @@ func (l *loop) adopt(old *loop) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.def, l.encoder, l.sent, l.schema = old.def, old.encoder, old.sent, old.schema
-	l.status, l.losses = old.status, old.losses
+	l.status, l.losses, l.last = old.status, old.losses, old.last
 	old.encoder, old.schema = nil, nil
 	return true
 }
@@ -114,8 +116,7 @@ func (l *loop) run(ticks, scrapes context.Context) {
 		if ticks.Err() != nil {
 			return
 		}
-		began := time.Now()
-		l.tick(ticks, scrapes, at)
+		began := l.tick(ticks, scrapes, at)
 		if ticks.Err() != nil {
 			return
 		}
@@ -123,6 +124,13 @@ func (l *loop) run(ticks, scrapes context.Context) {
 		at, missed = next(at, began, time.Now(), l.interval)
 		l.p.metrics.skipped.WithLabelValues(skipOverrun).Add(float64(missed))
 		timer.Reset(time.Until(at))
+	}
+}
+
+// close gives back what the scraper holds; it is the goroutine's last act.
+func (l *loop) close() {
+	if c, ok := l.scraper.(io.Closer); ok {
+		_ = c.Close()
 	}
 }
 
@@ -140,29 +148,41 @@ func next(at, began, ended time.Time, interval time.Duration) (tick time.Time, m
 	return tick, missed
 }
 
-// tick does one scrape, if it may.
-func (l *loop) tick(ticks, scrapes context.Context, at time.Time) {
+// tick does one scrape, if it may, and says when that began.
+func (l *loop) tick(ticks, scrapes context.Context, at time.Time) time.Time {
 	switch {
 	case l.p.paused.Load() && !l.alwaysOn():
 		l.p.metrics.skipped.WithLabelValues(skipPaused).Inc()
-		return
+		return time.Now()
 	case l.p.bundler.full():
 		l.p.metrics.skipped.WithLabelValues(skipSpool).Inc()
-		return
+		return time.Now()
 	}
 	if l.p.slots != nil {
 		select {
 		case l.p.slots <- struct{}{}:
 			defer func() { <-l.p.slots }()
 		case <-ticks.Done():
-			return
+			return time.Now()
 		}
 	}
+	l.outlast()
 	f, o := l.scrape(scrapes)
-	if f == nil {
-		return
+	if f != nil {
+		l.deliver(f, o, at)
 	}
-	l.deliver(f, o, at)
+	return o.start
+}
+
+// outlast waits until the clock shows another time than that of the last scrape: after a standstill two scrapes can
+// follow each other within a millisecond.
+func (l *loop) outlast() {
+	l.mu.Lock()
+	last := l.last
+	l.mu.Unlock()
+	for time.Now().UnixMilli() == last {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // outcome is what is known of a scrape besides its frame.
@@ -230,13 +250,14 @@ func (l *loop) deliver(f *frame.Frame, o outcome, at time.Time) {
 	buffer := l.p.buffers.Get().(*[]byte)
 	defer l.p.buffers.Put(buffer)
 	begin := time.Now()
+	ms := aligned(f.Time, at, l.last, l.interval)
 	var err error
 	samples := 0
 	if f.Kind == frame.Scraped {
 		samples = len(f.Schema.Series) - f.Column.Absent.Count()
-		*buffer, err = l.encoder.AppendScrape((*buffer)[:0], aligned(f.Time, at, l.interval), f.Report, f.Schema, &f.Column)
+		*buffer, err = l.encoder.AppendScrape((*buffer)[:0], ms, f.Report, f.Schema, &f.Column)
 	} else {
-		*buffer = l.encoder.AppendDown((*buffer)[:0], aligned(f.Time, at, l.interval), f.Report)
+		*buffer = l.encoder.AppendDown((*buffer)[:0], ms, f.Report)
 	}
 	m.compressTime.Observe(time.Since(begin).Seconds())
 	if err != nil {
@@ -248,7 +269,7 @@ func (l *loop) deliver(f *frame.Frame, o outcome, at time.Time) {
 		l.losing = true
 		return
 	}
-	l.sent, l.losing = true, false
+	l.sent, l.losing, l.last = true, false, ms
 	if f.Schema != nil && f.Schema != l.schema {
 		l.p.bundler.use(l.schema, f.Schema)
 		l.schema = f.Schema
@@ -256,10 +277,11 @@ func (l *loop) deliver(f *frame.Frame, o outcome, at time.Time) {
 	l.p.bundler.add(*buffer, samples, f.Schema)
 }
 
-// aligned is the time of a scrape in milliseconds: that of its tick if it began at most the tolerance later.
-func aligned(ms int64, at time.Time, interval time.Duration) int64 {
+// aligned is the time of a scrape in milliseconds: that of its tick if it began at most the tolerance later, and the
+// scrape before it did not have that time.
+func aligned(ms int64, at time.Time, last int64, interval time.Duration) int64 {
 	late := time.Duration(ms-at.UnixMilli()) * time.Millisecond
-	if late > 0 && late <= min(interval/100, alignTolerance) {
+	if late > 0 && late <= min(interval/100, alignTolerance) && at.UnixMilli() != last {
 		return at.UnixMilli()
 	}
 	return ms

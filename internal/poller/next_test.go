@@ -2,6 +2,7 @@ package poller
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -28,4 +29,29 @@ func TestNextTick(t *testing.T) {
 			t.Errorf("%s: %v with %d missed, want %v with %d", tt.name, got.Sub(start), missed, tt.want, tt.missed)
 		}
 	}
+}
+
+func TestAlignedIsNotTheLastTime(t *testing.T) {
+	at := time.UnixMilli(10_000)
+	if got := aligned(10_002, at, 10_000, 10*time.Second); got != 10_002 {
+		t.Errorf("%d, the scrape before it has 10000", got)
+	}
+}
+
+func TestNoTwoScrapesAtOneTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &loop{last: time.Now().UnixMilli()}
+		l.outlast()
+		if got := time.Now().UnixMilli(); got == l.last {
+			t.Errorf("the next scrape would begin at %d too", got)
+		}
+		before := time.Now()
+		l.last-- // a clock that was set back makes no difference
+		l.outlast()
+		l.last += time.Hour.Milliseconds()
+		l.outlast()
+		if waited := time.Since(before); waited != 0 {
+			t.Errorf("waited %v for another time than the last scrape's", waited)
+		}
+	})
 }

@@ -1,0 +1,70 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/choria-io/prometheus-streams/e2e/harness"
+)
+
+// clusterFaults are those of a hub of three servers, each with a copy of the streams.
+func clusterFaults(c *harness.Cluster, js jetstream.JetStream) []fault {
+	// leader is the server that leads the stream of frames, once all copies are up to date again: with two of them gone at
+	// a time the stream waits, with less than a majority of current ones it may lose what it acknowledged.
+	leader := func(s *site) int { return c.Leader(s.t, js, "PROMETHEUS") }
+	frozen := func(s *site, nodes ...int) {
+		for _, n := range nodes {
+			c.Nodes[n].Freeze()
+		}
+		s.wait(4 * time.Second)
+		for _, n := range nodes {
+			c.Nodes[n].Thaw()
+		}
+		s.forgets()
+	}
+	return append(slices.Clone(processFaults), []fault{
+		{"kill the leader", func(s *site) { s.killHub(leader(s)) }},
+		{"kill a follower", func(s *site) { s.killHub((leader(s) + 1) % 3) }},
+		{"freeze the leader", func(s *site) { frozen(s, leader(s)) }},
+		{"freeze all but the leader", func(s *site) { n := leader(s); frozen(s, (n+1)%3, (n+2)%3) }},
+		{"kill all servers", func(s *site) { leader(s); s.killHub(0, 1, 2) }},
+		{"kill leader and poller at once", func(s *site) { n := leader(s); s.killPoller(func() { s.killHub(n) }) }},
+		{"kill leader and receiver at once", func(s *site) {
+			n := leader(s)
+			s.hub.nodes[n].Kill()
+			s.killReceiver()
+			s.hub.nodes[n].Restart(s.t)
+			s.forgets()
+		}},
+	}...)
+}
+
+// A hub of three servers that fail one by one and together.
+func TestChaosCluster(t *testing.T) {
+	var ports harness.Ports
+	c := harness.StartCluster(t, &ports, 3)
+	js := c.JetStream(t)
+	harness.Wait(t, time.Minute, "the streams are there, with three copies", func() error {
+		for name, subjects := range map[string]string{"PROMETHEUS": "prometheus.frames.*.*", "PROMETHEUS_SCHEMAS": "prometheus.schemas.*.*"} {
+			cfg := jetstream.StreamConfig{Name: name, Subjects: []string{subjects}, Replicas: 3, AllowDirect: true, MaxAge: 24 * time.Hour}
+			if name != "PROMETHEUS" {
+				cfg.MaxMsgsPerSubject, cfg.MaxAge = 1, 72*time.Hour
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			_, err := js.CreateOrUpdateStream(ctx, cfg)
+			cancel()
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	st := stage{edge: c.URL, centre: c.URL, hub: hub{c.Nodes, c.JetStream, func() { c.Leader(t, js, "PROMETHEUS") }}, spool: t.TempDir()}
+	play(t, st, clusterFaults(c, js), rounds(t, 1))
+}

@@ -1,0 +1,107 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Island is a network namespace of the test's own that is reached over links which lose everything when they are down,
+// without a word to either end. It needs root.
+type Island struct {
+	process *Process
+	links   []string
+}
+
+// NewIsland makes one with so many links.
+func NewIsland(t testing.TB, links int) *Island {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("making a network namespace needs root")
+	}
+	i := &Island{process: Start(t, "island", "unshare", "--net", "sleep", "infinity")}
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	Wait(t, requestLimit, "the namespace is there", func() error {
+		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", i.pid())); err != nil || ns == ours {
+			return fmt.Errorf("%s, %v", ns, err)
+		}
+		return nil
+	})
+	for n := range links {
+		here, there := fmt.Sprintf("psh%d-%d", i.pid()%100000, n), fmt.Sprintf("pst%d-%d", i.pid()%100000, n)
+		command(t, "ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", strconv.Itoa(i.pid()))
+		t.Cleanup(func() { exec.Command("ip", "link", "del", here).Run() })
+		command(t, "ip", "addr", "add", i.address(n, 1)+"/30", "dev", here)
+		command(t, "ip", "link", "set", here, "up")
+		command(t, i.inside("ip", "addr", "add", i.address(n, 2)+"/30", "dev", there)...)
+		command(t, i.inside("ip", "link", "set", there, "up")...)
+		i.links = append(i.links, there)
+	}
+	return i
+}
+
+func (i *Island) pid() int { return i.process.cmd.Process.Pid }
+
+// address of an end of a link; networks of tests that run side by side differ by the process that holds the namespace.
+func (i *Island) address(link, end int) string {
+	return fmt.Sprintf("10.%d.%d.%d", 64+i.pid()/256%64, i.pid()%256, 4*link+end)
+}
+
+// Address is the island's at the end of a link.
+func (i *Island) Address(link int) string { return i.address(link, 2) }
+
+func (i *Island) inside(argv ...string) []string {
+	return append([]string{"nsenter", "--net=" + fmt.Sprintf("/proc/%d/ns/net", i.pid()), "--"}, argv...)
+}
+
+// Down lets a link lose all packets until Up.
+func (i *Island) Down(t testing.TB, link int) {
+	t.Helper()
+	command(t, i.inside("ip", "link", "set", i.links[link], "down")...)
+}
+
+// Up undoes Down.
+func (i *Island) Up(t testing.TB, link int) {
+	t.Helper()
+	command(t, i.inside("ip", "link", "set", i.links[link], "up")...)
+}
+
+// StartNATS starts a nats-server on the island, on all its links.
+func (i *Island) StartNATS(t testing.TB, port int) *NATS {
+	t.Helper()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "nats.conf")
+	text := fmt.Sprintf("listen: \"0.0.0.0:%d\"\njetstream { store_dir: %q }\n", port, filepath.Join(dir, "jetstream"))
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n := &NATS{URL: fmt.Sprintf("nats://%s:%d", i.Address(0), port), binary: Server(t, "nats-server"), config: config, before: i.inside()}
+	n.Restart(t)
+	return n
+}
+
+// SmallDisk is a directory on a disk of its own of so many bytes. It needs root.
+func SmallDisk(t testing.TB, bytes int64) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("mounting a disk needs root")
+	}
+	dir := t.TempDir()
+	command(t, "mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", bytes), "tmpfs", dir)
+	t.Cleanup(func() { exec.Command("umount", "-l", dir).Run() })
+	return dir
+}
+
+func command(t testing.TB, argv ...string) {
+	t.Helper()
+	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", strings.Join(argv, " "), err, out)
+	}
+}
