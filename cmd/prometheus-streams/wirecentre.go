@@ -72,9 +72,16 @@ func (h *house) centre(blocks []inlet) error {
 	if err != nil {
 		return err
 	}
+	metrics := receiver.NewMetrics(h.env.Registry)
+	publishers, err := receiver.NewPublishers(h.cfg.Receiver.Publishers, state, h.env.Registry, h.env.Logger)
+	if err != nil {
+		return err
+	}
+	h.actor(publishers.Run)
 	common := receiver.Config{
-		Schemas: schemas, StateDirectory: state, Limits: limits,
-		Metrics: receiver.NewMetrics(h.env.Registry), Logger: h.env.Logger,
+		Publishers: publishers, Only: h.cfg.Receiver.Publishers,
+		Schemas: schemas, StateDirectory: state, Limits: limits, Gate: h.gate(metrics),
+		Metrics: metrics, Logger: h.env.Logger,
 	}
 	if h.cfg.Gateway != nil {
 		if err := h.gateway(common, blocks, state); err != nil {
@@ -144,6 +151,7 @@ func (h *house) pushGateway(common receiver.Config, blocks []inlet, state string
 	if err != nil {
 		return fmt.Errorf("push_gateway: %w", err)
 	}
+	h.breaker.Manage(s)
 	h.actor(s.Run)
 	common.Name, common.Sink = pushGatewaySink, s
 	for _, b := range blocks {

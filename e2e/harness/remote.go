@@ -2,10 +2,12 @@ package harness
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/klauspost/compress/snappy"
@@ -28,6 +30,26 @@ type RawSample struct {
 
 // Raw reads the series with these labels by remote read, stale markers and all, as queries do not show them.
 func (p *Prometheus) Raw(want Labels) ([]Raw, error) {
+	all, err := p.read(want)
+	if err != nil {
+		return nil, err
+	}
+	var out []Raw
+	for _, ts := range all {
+		s := Raw{Labels: make(map[string]string)}
+		for _, l := range ts.Labels {
+			s.Labels[l.Name] = l.Value
+		}
+		for _, x := range ts.Samples {
+			s.Samples = append(s.Samples, RawSample{time.UnixMilli(x.Timestamp), x.Value, promvalue.IsStaleNaN(x.Value)})
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// read asks for the series with these labels by remote read.
+func (p *Prometheus) read(want Labels) ([]*prompb.TimeSeries, error) {
 	q := &prompb.Query{StartTimestampMs: 0, EndTimestampMs: time.Now().Add(time.Hour).UnixMilli()}
 	for name, v := range want {
 		q.Matchers = append(q.Matchers, &prompb.LabelMatcher{Type: prompb.LabelMatcher_EQ, Name: name, Value: v})
@@ -47,18 +69,9 @@ func (p *Prometheus) Raw(want Labels) ([]Raw, error) {
 	if err := r.Unmarshal(answer); err != nil {
 		return nil, err
 	}
-	var out []Raw
+	var out []*prompb.TimeSeries
 	for _, result := range r.Results {
-		for _, ts := range result.Timeseries {
-			s := Raw{Labels: make(map[string]string)}
-			for _, l := range ts.Labels {
-				s.Labels[l.Name] = l.Value
-			}
-			for _, x := range ts.Samples {
-				s.Samples = append(s.Samples, RawSample{time.UnixMilli(x.Timestamp), x.Value, promvalue.IsStaleNaN(x.Value)})
-			}
-			out = append(out, s)
-		}
+		out = append(out, result.Timeseries...)
 	}
 	return out, nil
 }
@@ -108,4 +121,53 @@ func (p *Prometheus) post(path string, body []byte) ([]byte, error) {
 		err = fmt.Errorf("%s: status %d: %s", path, res.StatusCode, answer)
 	}
 	return answer, err
+}
+
+// Histograms reads the native histograms of exactly one series, stale markers and all.
+func (p *Prometheus) Histograms(want Labels) ([]prompb.Histogram, error) {
+	all, err := p.read(want)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) != 1 {
+		return nil, fmt.Errorf("%d series %v", len(all), want)
+	}
+	return all[0].Histograms, nil
+}
+
+// Exemplar is one exemplar as a Prometheus stores it.
+type Exemplar struct {
+	Labels map[string]string
+	Value  string
+	Time   time.Time
+}
+
+// Exemplars asks for the exemplars of a selector, by the text of their series' label of a name.
+func (p *Prometheus) Exemplars(selector, label string) (map[string][]Exemplar, error) {
+	status, body, err := Get(fmt.Sprintf("%s/api/v1/query_exemplars?query=%s&start=%d&end=%d", p.URL, url.QueryEscape(selector),
+		0, time.Now().Add(time.Hour).Unix()))
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Data []struct {
+			SeriesLabels map[string]string
+			Exemplars    []struct {
+				Labels    map[string]string
+				Value     string
+				Timestamp float64
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &answer); err != nil || status != http.StatusOK {
+		return nil, fmt.Errorf("exemplars of %s: status %d: %s: %w", selector, status, body, err)
+	}
+	out := make(map[string][]Exemplar)
+	for _, s := range answer.Data {
+		for _, e := range s.Exemplars {
+			x := Exemplar{e.Labels, e.Value, time.UnixMilli(int64(math.Round(e.Timestamp * 1000)))}
+			out[s.SeriesLabels[label]] = append(out[s.SeriesLabels[label]], x)
+		}
+	}
+	return out, nil
 }

@@ -33,7 +33,9 @@ type RemoteWrite struct {
 	PublisherLabel   PublisherLabel `yaml:"publisher_label"`
 	OutOfOrderWindow Duration       `yaml:"out_of_order_window"`
 	LateDirectory    string         `yaml:"late_directory"`
-	Line             int            `yaml:"-"`
+	// LateMaxSize bounds what is in LateDirectory; 0 is 1 GiB.
+	LateMaxSize Size `yaml:"late_max_size"`
+	Line        int  `yaml:"-"`
 	// Prometheus has the whole block, our keys among it, and Block what of Prometheus' keys is used.
 	Prometheus *yaml.Node       `yaml:"-"`
 	Block      RemoteWriteBlock `yaml:"-"`
@@ -41,17 +43,6 @@ type RemoteWrite struct {
 
 // RemoteWrites are the blocks of remote_write.
 type RemoteWrites []RemoteWrite
-
-// ScrapeConfig is one of Prometheus' scrape_configs blocks.
-type ScrapeConfig struct {
-	JobName string `yaml:"job_name"`
-	Line    int    `yaml:"-"`
-	// Prometheus has the whole block.
-	Prometheus *yaml.Node `yaml:"-"`
-}
-
-// ScrapeConfigs are the blocks of scrape_configs.
-type ScrapeConfigs []ScrapeConfig
 
 // pushGatewayKeys are our own keys of push_gateway.
 func pushGatewayKeys() []field {
@@ -196,21 +187,6 @@ func (v *RemoteWrites) decode(d *decoder, path string, n *yaml.Node) {
 		names[k.Name] = rest.Line
 		k.block(d, at, rest)
 		*v = append(*v, k)
-	})
-}
-
-func (v *ScrapeConfigs) decode(d *decoder, path string, n *yaml.Node) {
-	seen := map[string]int{}
-	d.foreignBlocks(path, n, reflect.TypeFor[ScrapeConfig](), func(at string, rest *yaml.Node, own reflect.Value) {
-		name := own.Interface().(ScrapeConfig).JobName
-		if line, twice := seen[name]; twice {
-			d.errorAt(rest.Line, "%s: the job_name %s is on line %d already", at, quote(name), line)
-			return
-		}
-		seen[name] = rest.Line
-		if d.legalName(at, rest.Line, "job", name) {
-			*v = append(*v, ScrapeConfig{JobName: name, Line: rest.Line, Prometheus: rest})
-		}
 	})
 }
 

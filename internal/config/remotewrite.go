@@ -19,7 +19,11 @@ type RemoteWriteBlock struct {
 	Headers         map[string]string `yaml:"headers"`
 	WriteRelabel    []*relabel.Config `yaml:"write_relabel_configs"`
 	ProtobufMessage string            `yaml:"protobuf_message"`
-	Metadata        struct {
+
+	SendExemplars        bool `yaml:"send_exemplars"`
+	SendNativeHistograms bool `yaml:"send_native_histograms"`
+
+	Metadata struct {
 		Send *bool `yaml:"send"`
 		// The others are about metadata in requests of their own, which are not sent.
 		SendInterval      any `yaml:"send_interval"`
@@ -40,9 +44,8 @@ type remoteWriteKeys struct {
 	PublisherLabel   any `yaml:"publisher_label"`
 	OutOfOrderWindow any `yaml:"out_of_order_window"`
 	LateDirectory    any `yaml:"late_directory"`
+	LateMaxSize      any `yaml:"late_max_size"`
 
-	SendExemplars        bool `yaml:"send_exemplars"`
-	SendNativeHistograms bool `yaml:"send_native_histograms"`
 	RoundRobinDNS        bool `yaml:"round_robin_dns"`
 	FailedRequestLogging bool `yaml:"failed_request_logging"`
 	QueueConfig          any  `yaml:"queue_config"`
@@ -106,6 +109,9 @@ func (v *RemoteWrite) check(d *decoder, at string) {
 	if b.RemoteTimeout < 0 {
 		d.invalid(at+".remote_timeout", "must not be negative")
 	}
+	if v.LateMaxSize < 0 {
+		d.invalid(at+".late_max_size", "must not be negative")
+	}
 	for _, r := range b.WriteRelabel {
 		if r == nil {
 			d.invalid(at+".write_relabel_configs", "has an empty rule")
@@ -148,9 +154,6 @@ func (v *RemoteWrite) notYet() (keys []string) {
 				keys = append(keys, key)
 			}
 		}
-	}
-	if v.LateDirectory != "" {
-		keys = append(keys, "late_directory")
 	}
 	return keys
 }

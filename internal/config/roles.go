@@ -50,8 +50,11 @@ func (c *Config) ForRole(role Role) (*Config, []Warning, error) {
 		}
 	}
 	var e Errors
+	warnings := out.warningsOf(role)
 	if role.Polls() {
 		out.needsOfPoller(role, &e)
+		warnings = append(warnings, out.readScrapeFiles(&e)...)
+		out.uniqueJobs(&e)
 	}
 	if role.Receives() {
 		out.needsOfReceiver(role, &e)
@@ -59,14 +62,14 @@ func (c *Config) ForRole(role Role) (*Config, []Warning, error) {
 	for _, missing := range out.NotYet(role) {
 		e.add(missing.File, missing.Line, missing.Text)
 	}
-	return &out, out.warningsOf(role), e.or()
+	return &out, warnings, e.or()
 }
 
 func (c *Config) needsOfPoller(role Role, e *Errors) {
 	if role == PollerRole && c.PollerStream == nil {
 		e.add(c.File, 0, "poller needs poller_stream: the stream to publish to (urls, topic, stream)")
 	}
-	if len(c.Jobs) == 0 && len(c.ScrapeConfigs) == 0 && len(c.ScrapeConfigFiles) == 0 && c.ListenAddress() == "" {
+	if len(c.Jobs) == 0 && len(c.ScrapeConfigs) == 0 && len(c.ScrapeConfigFiles) == 0 && len(c.prometheus) == 0 && c.ListenAddress() == "" {
 		e.add(c.File, 0, string(role)+" has nothing to scrape: no jobs, no scrape_configs, and without monitor_port or web.listen_address not even itself")
 	}
 }
@@ -95,14 +98,6 @@ func (c *Config) receiverPath(i int) string {
 func (c *Config) NotYet(role Role) []*Error {
 	var out []*Error
 	add := func(path, what string) { out = append(out, c.notYet(path, what)) }
-	if role.Polls() {
-		if len(c.ScrapeConfigs) > 0 {
-			add("scrape_configs", "service discovery with Prometheus' scrape_configs")
-		}
-		if len(c.ScrapeConfigFiles) > 0 {
-			add("scrape_config_files", "service discovery with Prometheus' scrape_configs")
-		}
-	}
 	for i := range c.RemoteWrite {
 		for _, key := range c.RemoteWrite[i].notYet() {
 			if role.Receives() {
@@ -125,12 +120,6 @@ func (c *Config) warningsOf(role Role) []Warning {
 	var out []Warning
 	add := func(path, text string) {
 		out = append(out, Warning{File: c.File, Line: lineOf(c.lines, path), Text: path + ": " + text})
-	}
-	if c.Management != nil {
-		add("management", "management is not in this build yet; the block is ignored")
-	}
-	if len(c.Receiver.Publishers) > 0 {
-		add("receiver.publishers", "telling of publishers that are silent is not in this build yet; the list is ignored")
 	}
 	if role == StandaloneRole && c.PollerStream != nil {
 		add("poller_stream", "standalone has a stream of its own; the block is ignored")
@@ -156,6 +145,7 @@ func (c *Config) Frozen(role Role, next *Config) []string {
 	differ(true, "monitor_port", c.MonitorPort, next.MonitorPort)
 	differ(true, "web", c.Web, next.Web)
 	differ(true, "tls", c.TLS, next.TLS)
+	differ(true, "management", c.Management, next.Management)
 	differ(role == PollerRole, "poller_stream", c.PollerStream, next.PollerStream)
 	differ(role == ReceiverRole, "receiver_stream", c.ReceiverStreams, next.ReceiverStreams)
 	differ(role == StandaloneRole, "embedded", c.Embedded, next.Embedded)

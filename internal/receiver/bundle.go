@@ -20,6 +20,7 @@ type bundle struct {
 	at      int // the raw frame to decode next
 	decoded []*frame.Frame
 	waiting int // frames whose verdict is out
+	memory  int // of what is decoded, as counted in Pipeline.decoded
 
 	// history: read back, only to be decoded. skip: done before, only to be decoded and acknowledged.
 	history, skip bool
@@ -99,6 +100,9 @@ func (p *Pipeline) open(b *bundle) (l *lane, reason string, err error) {
 	if proven != parsed.Publisher {
 		return nil, "wrong_publisher", fmt.Errorf("the message says publisher %q", parsed.Publisher)
 	}
+	if err := p.allowed(proven); err != nil {
+		return nil, notAllowed, err
+	}
 	for raw, err := range parsed.Frames() {
 		if err != nil {
 			return nil, "malformed", err
@@ -141,7 +145,7 @@ func (p *Pipeline) takeHistory(ctx context.Context, s *source, m *stream.Message
 	p.decodeQueue(ctx, l)
 }
 
-// deliver hands a decoded bundle's frames to the sink.
+// deliver sees to it that a decoded bundle's frames come to the sink.
 func (p *Pipeline) deliver(ctx context.Context, b *bundle) {
 	if b.history {
 		p.release(b)
@@ -149,12 +153,21 @@ func (p *Pipeline) deliver(ctx context.Context, b *bundle) {
 	}
 	publisher := b.parsed.Publisher
 	p.Metrics.seen.WithLabelValues(publisher).Set(float64(p.now.UnixMilli()) / 1000)
-	k := laneKey{publisher, b.parsed.Lane, b.parsed.Epoch}
+	p.Publishers.saw(publisher, b.message.Stored, b.decoded)
 	if b.skip {
 		p.metrics.already.WithLabelValues(p.Name, publisher, "false").Add(float64(len(b.decoded)))
 		p.release(b)
 		return
 	}
+	if !p.stopped(b) {
+		p.handOver(ctx, b)
+	}
+}
+
+// handOver gives a decoded bundle's frames to the sink.
+func (p *Pipeline) handOver(ctx context.Context, b *bundle) {
+	publisher := b.parsed.Publisher
+	k := laneKey{publisher, b.parsed.Lane, b.parsed.Epoch}
 	if b.repeated {
 		p.metrics.already.WithLabelValues(p.Name, publisher, "true").Add(float64(len(b.decoded)))
 	}
@@ -213,6 +226,7 @@ func (p *Pipeline) settle(b *bundle) {
 // release acknowledges a message and forgets it.
 func (p *Pipeline) release(b *bundle) {
 	p.held -= len(b.message.Data)
+	p.shrink(b)
 	if b.history {
 		return
 	}

@@ -26,6 +26,10 @@ func (p *Pipeline) decodeQueue(ctx context.Context, l *lane) {
 		l.older, o.younger = nil, nil
 	}
 	for len(l.queue) > 0 && l.block.why == notBlocked {
+		if p.full() {
+			p.rest(ctx)
+			return
+		}
 		b := l.queue[0]
 		start := time.Now()
 		whole := p.decode(ctx, l, b)
@@ -89,6 +93,7 @@ func (p *Pipeline) decode(ctx context.Context, l *lane, b *bundle) bool {
 		}
 		b.at++
 		b.decoded = append(b.decoded, f)
+		p.grow(b, f)
 	}
 	return true
 }

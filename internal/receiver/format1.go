@@ -113,6 +113,7 @@ func (p *Pipeline) takeFormat1(ctx context.Context, b *bundle) {
 	p.format1.targets[key] = t
 	t.note(seen)
 	b.decoded = []*frame.Frame{f}
+	p.grow(b, f)
 	p.deliver(ctx, b)
 }
 
@@ -136,6 +137,9 @@ func (p *Pipeline) openFormat1(b *bundle) (m *frame.Format1, reason string, err 
 		if proven != m.Publisher {
 			return nil, "wrong_publisher", fmt.Errorf("the message says publisher %q", m.Publisher)
 		}
+	}
+	if err := p.allowed(m.Publisher); err != nil {
+		return nil, notAllowed, err
 	}
 	if at := time.Unix(m.Time, 0); at.Sub(b.message.Stored) > format1Ahead {
 		return nil, "future", fmt.Errorf("job %q, instance %q: scraped at %s, stored at %s", m.Job, m.Instance,

@@ -234,6 +234,9 @@ func (p *Pipeline) enqueue(l *lane, b *bundle) {
 
 // checkTail counts what is missing of the epoch that a new one names as its predecessor.
 func (p *Pipeline) checkTail(l *lane, pre *frame.Predecessor) {
+	if !pre.Clean {
+		p.metrics.uncleanEpochs.WithLabelValues(p.Name, l.key.publisher).Inc()
+	}
 	k := l.key
 	k.epoch = pre.Epoch
 	old := p.lanes[k]
@@ -241,6 +244,7 @@ func (p *Pipeline) checkTail(l *lane, pre *frame.Predecessor) {
 		return
 	}
 	p.metrics.missing(k.publisher, pre.Seq-old.next+1)
+	p.Publishers.gap(k.publisher, p.Name)
 	lost := old.settleTotals(pre.Totals, frame.Totals{})
 	p.metrics.lost(k.publisher, lost)
 	p.Logger.Warn("the end of the previous epoch is missing", "publisher", k.publisher, "lane", k.lane,
@@ -260,6 +264,7 @@ func (p *Pipeline) declareGap(ctx context.Context, l *lane) {
 	}
 	g := gap{l.next, first - 1}
 	p.metrics.missing(l.key.publisher, g.to-g.from+1)
+	p.Publishers.gap(l.key.publisher, p.Name)
 	p.Logger.Warn("bundles are missing", "publisher", l.key.publisher, "lane", l.key.lane, "epoch", l.key.epochText(),
 		"from", g.from, "to", g.to)
 	if len(l.gaps) == gapsKept {

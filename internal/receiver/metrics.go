@@ -19,12 +19,12 @@ type Metrics struct {
 	seen        *prometheus.GaugeVec
 
 	frames, samples                 *prometheus.CounterVec
-	droppedFrames                   *prometheus.CounterVec
+	droppedFrames, discarded        *prometheus.CounterVec
 	rejectedFrames, rejectedSamples *prometheus.CounterVec
-	missingBundles                  *prometheus.CounterVec
+	missingBundles, uncleanEpochs   *prometheus.CounterVec
 	lostFrames, lostSamples         *prometheus.CounterVec
 	duplicates, already, retries    *prometheus.CounterVec
-	heldBytes, lanes                *prometheus.GaugeVec
+	heldBytes, decodedBytes, lanes  *prometheus.GaugeVec
 
 	junk *junkLog
 }
@@ -49,9 +49,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		samples: counters("delivered_samples_total", "Samples that the sink delivered, those of scrape reports not counted.", "sink", "publisher"),
 		droppedFrames: counters("dropped_frames_total",
 			"Frames, or messages that are no bundles, dropped before they reached the sink.", "sink", "publisher", "reason"),
+		discarded: counters("discarded_samples_total",
+			"Samples of frames that came while the receiver was paused and were discarded.", "sink", "publisher"),
 		rejectedFrames:  counters("rejected_frames_total", "Frames that the sink refused for good.", "sink", "publisher", "reason"),
 		rejectedSamples: counters("rejected_samples_total", "Samples of frames that the sink refused for good.", "sink", "publisher", "reason"),
 		missingBundles:  counters("missing_bundles_total", "Bundles that never came: gaps in a lane's sequence.", "sink", "publisher"),
+		uncleanEpochs: counters("unclean_epochs_total",
+			"Epochs that ended by a kill or a power failure: what the spool did not have on disk then is lost, and how much that was is not known.",
+			"sink", "publisher"),
 		lostFrames: counters("lost_frames_total",
 			"Frames missing by the running totals of their publisher: never come or not to be decoded.", "sink", "publisher"),
 		lostSamples: counters("lost_samples_total",
@@ -63,26 +68,29 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		retries: counters("retries_total", "Frames that the sink did not take and that are given to it again.", "sink"),
 		heldBytes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: ns + "held_bytes",
 			Help: "Size of the messages received and not done."}, []string{"sink"}),
+		decodedBytes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: ns + "decoded_bytes",
+			Help: "Memory of the frames that are decoded and wait for the sink's verdict, as estimated."}, []string{"sink"}),
 		lanes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: ns + "lanes",
 			Help: "Lanes (publisher, lane, epoch) known."}, []string{"sink"}),
 		junk: &junkLog{last: make(map[string]time.Time)},
 	}
-	reg.MustRegister(m.received, m.paused, m.decodeTime, m.publishTime, m.seen, m.frames, m.samples, m.droppedFrames,
-		m.rejectedFrames, m.rejectedSamples, m.missingBundles, m.lostFrames, m.lostSamples, m.duplicates, m.already,
-		m.retries, m.heldBytes, m.lanes)
+	reg.MustRegister(m.received, m.paused, m.decodeTime, m.publishTime, m.seen, m.frames, m.samples, m.droppedFrames, m.discarded,
+		m.rejectedFrames, m.rejectedSamples, m.missingBundles, m.uncleanEpochs, m.lostFrames, m.lostSamples, m.duplicates, m.already,
+		m.retries, m.heldBytes, m.decodedBytes, m.lanes)
 	return m
 }
 
 // sinkMetrics are the metrics of one pipeline.
 type sinkMetrics struct {
 	*Metrics
-	name  string
-	held  prometheus.Gauge
-	lanes prometheus.Gauge
+	name    string
+	held    prometheus.Gauge
+	decoded prometheus.Gauge
+	lanes   prometheus.Gauge
 }
 
 func (m *Metrics) sink(name string) *sinkMetrics {
-	return &sinkMetrics{m, name, m.heldBytes.WithLabelValues(name), m.lanes.WithLabelValues(name)}
+	return &sinkMetrics{m, name, m.heldBytes.WithLabelValues(name), m.decodedBytes.WithLabelValues(name), m.lanes.WithLabelValues(name)}
 }
 
 func (m *sinkMetrics) delivered(publisher string, f *frame.Frame) {

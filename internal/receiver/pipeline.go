@@ -56,7 +56,8 @@ type Limits struct {
 	// VersionAge and VersionBundles are how long bundles of an unknown version are held back.
 	VersionAge     time.Duration
 	VersionBundles int
-	// HeldBytes bounds the messages that are received and not done. Above it nothing more is received.
+	// HeldBytes bounds the messages that are received and not done, and besides, with as much again, what of them is
+	// decoded and with the sink. Above either nothing more is received; above the latter nothing more is decoded.
 	HeldBytes int
 	// Lanes bounds how many publishers' lanes are known at a time.
 	Lanes int
@@ -85,10 +86,16 @@ type Config struct {
 	// StateDirectory keeps the done table; empty keeps it in memory only.
 	StateDirectory string
 	// Keep is how long the done table remembers a silent lane: as long as the stream keeps messages.
-	Keep    time.Duration
-	Limits  Limits
-	Metrics *Metrics
-	Logger  *slog.Logger
+	Keep   time.Duration
+	Limits Limits
+	// Gate, if not nil, is shut while the process is paused; pipelines may share it.
+	Gate *Gate
+	// Only, if not empty, are the publishers that are received; what others send is dropped and counted.
+	Only []string
+	// Publishers, if not nil, is told who publishes; pipelines may share it.
+	Publishers *Publishers
+	Metrics    *Metrics
+	Logger     *slog.Logger
 }
 
 const (
@@ -114,7 +121,10 @@ type Pipeline struct {
 	events  chan event
 	answers mailbox
 	retries []retry
+	parked  []*bundle // decoded, and kept from the sink by the gate
 	held    int
+	decoded int    // memory of the bundles' decoded frames
+	goOn    func() // what to do once there is room for more of it; nil if nothing waits for that
 	// outstanding counts the frames that the sink was given and gave no verdict on yet.
 	outstanding int
 	now         time.Time // of the last tick or event, to spare a system call for each bundle
@@ -176,6 +186,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer p.done.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	p.Gate.onResume(func() { p.answers.post(func() { p.unpark(ctx) }) })
 	for _, s := range p.sources {
 		go p.receive(ctx, s)
 	}
@@ -183,7 +194,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		events := p.events
-		if p.held > p.Limits.HeldBytes {
+		if p.held > p.Limits.HeldBytes || p.full() {
 			events = nil
 		}
 		select {

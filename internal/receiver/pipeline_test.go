@@ -390,6 +390,7 @@ func TestNewEpoch(t *testing.T) {
 		w.sink.want(t, "A/1", "A/3")
 		w.wantMetric(1, "missing_bundles_total")
 		w.wantMetric(2, "lost_samples_total")
+		w.wantMetric(1, "unclean_epochs_total", "publisher", "A")
 	})
 }
 

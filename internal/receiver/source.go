@@ -107,6 +107,7 @@ func (p *Pipeline) tick(ctx context.Context) {
 		p.sweepFormat1()
 	}
 	p.metrics.held.Set(float64(p.held))
+	p.metrics.decoded.Set(float64(p.decoded))
 	p.metrics.lanes.Set(float64(len(p.lanes)))
 }
 
@@ -116,6 +117,9 @@ func (p *Pipeline) tickContents(ctx context.Context) {
 		p.tickLane(ctx, l)
 	}
 	if !p.Gate.shut() {
+		if p.listening() {
+			p.Publishers.listening(p.now)
+		}
 		p.retry(ctx)
 	}
 	for subject, q := range p.unknown {
@@ -123,6 +127,16 @@ func (p *Pipeline) tickContents(ctx context.Context) {
 			p.giveUp(subject, q)
 		}
 	}
+}
+
+// listening tells whether messages of every source would be received now.
+func (p *Pipeline) listening() bool {
+	for _, s := range p.sources {
+		if !s.connected {
+			return false
+		}
+	}
+	return !p.full() && p.held <= p.Limits.HeldBytes && !p.Gate.holds()
 }
 
 // progress tells the carrier that held messages are still being worked on.

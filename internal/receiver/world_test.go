@@ -29,6 +29,12 @@ type world struct {
 	limits Limits
 	state  string
 	log    io.Writer // the test's own if nil
+	gate   func(*Metrics) *Gate
+	// publishers may be nil.
+	publishers *Publishers
+	// only are the publishers that are received.
+	only []string
+	p    *Pipeline // that of the last start
 
 	mu       sync.Mutex
 	messages []stream.Message // all that the stream ever stored
@@ -68,9 +74,14 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	metrics, gate := NewMetrics(w.reg), (*Gate)(nil)
+	if w.gate != nil {
+		gate = w.gate(metrics)
+	}
 	p, err := New(Config{
+		Gate: gate, Publishers: w.publishers, Only: w.only,
 		Name: "test", Sink: w.sink, Schemas: schemas, StateDirectory: w.state, Limits: w.limits,
-		Metrics: NewMetrics(w.reg), Logger: logger,
+		Metrics: metrics, Logger: logger,
 		Sources: []Source{{
 			Name: "FRAMES", Consumer: w, History: w, Registry: w,
 			Publisher: func(subject string) (string, error) {
@@ -86,7 +97,7 @@ func (w *world) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.t.Cleanup(cancel)
-	w.cancel, w.ended = cancel, make(chan error, 1)
+	w.cancel, w.ended, w.p = cancel, make(chan error, 1), p
 	go func() { w.ended <- p.Run(ctx) }()
 	synctest.Wait()
 }
@@ -153,22 +164,32 @@ func (w *world) store(subject string, data []byte) uint64 {
 // hand delivers stored messages.
 func (w *world) hand(seqs ...uint64) {
 	for _, seq := range seqs {
-		m := w.messages[seq-1]
-		m.Ack = func() error {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.acked[m.Sequence]++
-			return nil
-		}
-		m.InProgress = func() error {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.alive[m.Sequence]++
-			return nil
-		}
-		w.feed <- stream.Event{Kind: stream.Delivered, Message: &m}
+		w.feed <- w.delivery(seq)
 	}
 	synctest.Wait()
+}
+
+// pass puts a stored message behind the gate, where those are that were on their way when it was shut.
+func (w *world) pass(seq uint64) {
+	w.p.events <- event{source: w.p.sources[0], Event: w.delivery(seq)}
+	synctest.Wait()
+}
+
+func (w *world) delivery(seq uint64) stream.Event {
+	m := w.messages[seq-1]
+	m.Ack = func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.acked[m.Sequence]++
+		return nil
+	}
+	m.InProgress = func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.alive[m.Sequence]++
+		return nil
+	}
+	return stream.Event{Kind: stream.Delivered, Message: &m}
 }
 
 func (w *world) send(subject string, data []byte) uint64 {

@@ -38,6 +38,31 @@ func Check(f *frame.Frame, valid func(labels.Label) bool) error {
 		return Reject(Malformed, "%d values for %d series", len(c.Values), len(f.Schema.Series))
 	case c.Timestamps != nil && len(c.Timestamps) != len(c.Values):
 		return Reject(Malformed, "%d timestamps for %d values", len(c.Timestamps), len(c.Values))
+	case c.Starts != nil && len(c.Starts) != len(c.Values):
+		return Reject(Malformed, "%d start timestamps for %d values", len(c.Starts), len(c.Values))
+	}
+	return checkRows(&f.Column)
+}
+
+// checkRows refuses histograms and exemplars that are not of a row, or not in the rows' order.
+func checkRows(c *frame.Column) error {
+	last := -1
+	for i := range c.Histograms {
+		h := &c.Histograms[i]
+		if h.Row <= last || h.Row >= len(c.Values) {
+			return Reject(Malformed, "histogram of row %d after one of row %d, of %d rows", h.Row, last, len(c.Values))
+		}
+		if (h.Int == nil) == (h.Float == nil) {
+			return Reject(Malformed, "histogram of row %d is not either of integers or of floats", h.Row)
+		}
+		last = h.Row
+	}
+	last = 0
+	for i := range c.Exemplars {
+		if row := c.Exemplars[i].Row; row < last || row >= len(c.Values) {
+			return Reject(Malformed, "exemplar of row %d after one of row %d, of %d rows", row, last, len(c.Values))
+		}
+		last = c.Exemplars[i].Row
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 // Package gateway is the sink that Prometheus scrapes: it keeps the newest frame of every target until it is stale and
 // shows all of them on one page, as a Prometheus beside the targets would have scraped them.
 //
-//	/gateway/metrics   ?publisher=, ?job=, match[]=    all series of the targets chosen, in text or OpenMetrics
+//	/gateway/metrics   ?publisher=, ?job=, match[]=    all series of the targets chosen, in text, OpenMetrics or protobuf
 //	/gateway/targets   one scrape address per publisher, as http_sd_configs reads it
 //
 // Nothing is kept on disk but how far back to read after a restart. Label text is made once for each schema and target;
@@ -180,9 +180,7 @@ func (g *Gateway) take(d *sink.Delivery) error {
 		return g.reject(err)
 	}
 	if f.Kind == frame.End {
-		if f.Reason != frame.Paused {
-			g.remove(key)
-		}
+		g.remove(key)
 		g.metrics.taken.Inc()
 		return nil
 	}

@@ -98,8 +98,8 @@ func TestLifeOfATarget(t *testing.T) {
 		"down and up again":           {[]*frame.Frame{down(), scraped(t, gauge("a", 1))}, 0, "up"},
 		"removed":                     {[]*frame.Frame{end(frame.Removed)}, 0, "gone"},
 		"relabelled":                  {[]*frame.Frame{end(frame.Relabelled)}, 0, "gone"},
-		"paused":                      {[]*frame.Frame{end(frame.Paused)}, 4 * time.Minute, "up"},
-		"paused for long":             {[]*frame.Frame{end(frame.Paused)}, 6 * time.Minute, "gone"},
+		"paused":                      {[]*frame.Frame{end(frame.Paused)}, 0, "gone"},
+		"paused and resumed":          {[]*frame.Frame{end(frame.Paused), scraped(t, gauge("a", 1))}, 0, "up"},
 		"removed while down":          {[]*frame.Frame{down(), end(frame.Removed)}, 0, "gone"},
 		"removed and found once more": {[]*frame.Frame{end(frame.Removed), scraped(t, gauge("a", 1))}, 0, "up"},
 	} {

@@ -26,6 +26,8 @@ const (
 	answerWait = 5 * time.Second
 	// writeWait is how long a client may take for one buffer.
 	writeWait = 30 * time.Second
+	// protobufAnyName asks for protobuf with names as they are.
+	protobufAnyName = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;escaping=allow-utf-8"
 	// sayTwice is how often series left out are logged.
 	sayTwice = time.Hour
 )
@@ -84,8 +86,7 @@ func (g *Gateway) enter(ctx context.Context) bool {
 }
 
 func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, want *filter) {
-	negotiated := exposition.Negotiate(strings.Join(r.Header.Values("Accept"), ","))
-	f := format{openMetrics: negotiated.OpenMetrics(), escaping: negotiated.Escaping()}
+	negotiated := negotiate(strings.Join(r.Header.Values("Accept"), ","))
 	h := w.Header()
 	h.Set("Content-Type", negotiated.ContentType())
 	h.Set("Vary", "Accept, Accept-Encoding")
@@ -98,7 +99,7 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, want *filter) {
 		defer g.zippers.Put(zipped)
 		to = zipped
 	}
-	p := g.page(r.Context(), to, f, want)
+	p := g.page(r.Context(), to, negotiated, want)
 	err := p.write()
 	if err == nil && zipped != nil {
 		err = zipped.Close()
@@ -113,10 +114,22 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, want *filter) {
 		panic(http.ErrAbortHandler)
 	}
 	g.metrics.scrapes.WithLabelValues("200").Inc()
+	g.metrics.omittedHistograms.Add(float64(p.omitted.Histograms))
+	g.metrics.omittedExemplars.Add(float64(p.omitted.Exemplars))
 	if p.twice > 0 {
 		g.metrics.twice.Add(float64(p.twice))
 		g.complain(p)
 	}
+}
+
+// negotiate gives the format for an Accept header. Prometheus says only beside the text formats that it takes any name,
+// and means protobuf too.
+func negotiate(accept string) exposition.Format {
+	f := exposition.Negotiate(accept)
+	if f.Protobuf() && f.Escaping() != model.NoEscaping && strings.Contains(accept, model.EscapingKey+"="+model.AllowUTF8) {
+		return exposition.Negotiate(protobufAnyName)
+	}
+	return f
 }
 
 // zipper gives a compressor that was used before, or a new one: they are large.

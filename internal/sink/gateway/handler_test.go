@@ -100,7 +100,9 @@ func TestNegotiation(t *testing.T) {
 		"text/html, application/xhtml+xml, */*;q=0.8": "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
 		"application/openmetrics-text; version=9.0.0": "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
 		"application/openmetrics-text; version=1.0.0": "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
-		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2": "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited; escaping=allow-utf-8",
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited":                                                                             "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited; escaping=underscores",
+		"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.5": "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
 	} {
 		if got := w.get("", accept).Header().Get("Content-Type"); got != want {
 			t.Errorf("%q: got %q, want %q", accept, got, want)

@@ -13,6 +13,9 @@ type metrics struct {
 	stale    prometheus.Counter
 	invalid  prometheus.Counter
 	twice    prometheus.Counter
+
+	omittedHistograms, omittedExemplars prometheus.Counter
+
 	scrapes  *prometheus.CounterVec
 	duration prometheus.Histogram
 	bytes    prometheus.Counter
@@ -33,6 +36,10 @@ func newMetrics(reg prometheus.Registerer, g *Gateway) *metrics {
 			"Series with names or labels that cannot be written, counted when their target's series change.")),
 		twice: prometheus.NewCounter(counter("duplicate_series_total",
 			"Series left out of answers because another series there has the same labels.")),
+		omittedHistograms: prometheus.NewCounter(counter("omitted_histograms_total",
+			"Native histograms left out of answers because the format has no place for them.")),
+		omittedExemplars: prometheus.NewCounter(counter("omitted_exemplars_total",
+			"Exemplars left out of answers where OpenMetrics or protobuf has no place for them, or beside native histograms in text.")),
 		scrapes: prometheus.NewCounterVec(counter("scrapes_total",
 			"Requests for the metrics page, by HTTP status code, or \"aborted\"."), []string{"code"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -58,7 +65,7 @@ func newMetrics(reg prometheus.Registerer, g *Gateway) *metrics {
 			return float64(f())
 		})
 	}
-	reg.MustRegister(m.taken, m.rejected, m.stale, m.invalid, m.twice, m.scrapes, m.duration, m.bytes,
+	reg.MustRegister(m.taken, m.rejected, m.stale, m.invalid, m.twice, m.omittedHistograms, m.omittedExemplars, m.scrapes, m.duration, m.bytes,
 		gauge("targets", "Targets on the page, those that are down among them.", func() int { return len(g.targets) }),
 		gauge("series", "Series of the targets on the page, as of their last scrape that succeeded.", func() int { return g.series }),
 		gauge("publishers", "Publishers that the gateway knows of.", func() int { return len(g.publishers) }),

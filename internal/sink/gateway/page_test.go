@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"github.com/choria-io/prometheus-streams/internal/exposition"
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
@@ -295,13 +296,13 @@ func TestPageEndsWithItsClient(t *testing.T) {
 	for i := range 300 {
 		w.take(site("A", "job", "a", "instance", strings.Repeat("x", 500)+string(rune('a'+i))), scraped(t, gauge("m", 1)))
 	}
-	p := w.page(t.Context(), &failing{after: 1}, format{}, &filter{})
+	p := w.page(t.Context(), &failing{after: 1}, exposition.Format{}, &filter{})
 	if err := p.write(); err != context.DeadlineExceeded {
 		t.Errorf("error %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := w.page(ctx, &failing{after: 100}, format{}, &filter{}).write(); err != context.Canceled {
+	if err := w.page(ctx, &failing{after: 100}, exposition.Format{}, &filter{}).write(); err != context.Canceled {
 		t.Errorf("error %v", err)
 	}
 }
@@ -315,7 +316,7 @@ func TestPageIsStreamed(t *testing.T) {
 	}
 	w.take(site("A", "job", "a"), scraped(t, big))
 	w.take(site("A", "job", "b"), scraped(t, big))
-	p := w.page(t.Context(), &failing{after: 1000}, format{}, &filter{})
+	p := w.page(t.Context(), &failing{after: 1000}, exposition.Format{}, &filter{})
 	if err := p.write(); err != nil {
 		t.Fatal(err)
 	}

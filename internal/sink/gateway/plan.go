@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/choria-io/prometheus-streams/internal/frame"
 	"github.com/choria-io/prometheus-streams/internal/sink"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
@@ -13,6 +14,7 @@ import (
 // format is how a page is written.
 type format struct {
 	openMetrics bool
+	protobuf    bool // families have the names of the text format
 	escaping    model.EscapingScheme
 }
 
@@ -43,6 +45,8 @@ type plans map[format]*plan
 type section struct {
 	name   string
 	header []byte
+	// family is the same as the header, for what is not written from prepared text.
+	family frame.Family
 	parts  []part
 	// report is the index of the report series of this name, or -1.
 	report int
@@ -157,6 +161,8 @@ type builder struct {
 type draft struct {
 	section
 	kind, help, unit ballot
+	types            ballot // as the targets say it
+	original         string // the name before it was escaped
 }
 
 type ballot struct {
@@ -190,10 +196,11 @@ func (b *ballot) winner() string {
 }
 
 func (b *builder) draft(name string) *draft {
+	original := name
 	name = model.EscapeName(name, b.format.escaping)
 	d := b.sections[name]
 	if d == nil {
-		d = &draft{section: section{name: name, report: -1}}
+		d = &draft{section: section{name: name, report: -1}, original: original}
 		b.sections[name] = d
 	}
 	return d
@@ -209,6 +216,7 @@ func (b *builder) add(x *text, f *family, targets int, risky map[string]bool) {
 		return
 	}
 	d.kind.add(kind, targets)
+	d.types.add(string(f.Type), targets)
 	d.help.add(f.Help, targets)
 	d.unit.add(f.Unit, targets)
 }
@@ -227,6 +235,7 @@ func (b *builder) addReports(targets int, risky map[string]bool) {
 		d.report = i
 		d.check = d.check || risky[name]
 		d.kind.add("gauge", targets)
+		d.types.add("gauge", targets)
 		d.help.add(help[i], targets)
 	}
 }
@@ -235,6 +244,7 @@ func (b *builder) finish() []section {
 	sections := make([]section, 0, len(b.sections))
 	for _, d := range b.sections {
 		d.header = b.format.header(d.name, d.kind.winner(), d.help.winner(), d.unit.winner())
+		d.family = d.whole()
 		sections = append(sections, d.section)
 	}
 	slices.SortFunc(sections, func(a, b section) int { return strings.Compare(a.name, b.name) })

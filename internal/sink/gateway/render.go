@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 
+	"github.com/choria-io/prometheus-streams/internal/exposition"
 	"github.com/choria-io/prometheus-streams/internal/frame"
 	"github.com/choria-io/prometheus-streams/internal/sink"
 )
@@ -32,6 +33,7 @@ type page struct {
 	ctx        context.Context
 	w          io.Writer
 	format     format
+	negotiated exposition.Format
 	timestamps bool
 	filter     *filter
 	plan       *plan
@@ -46,6 +48,7 @@ type page struct {
 	series  int
 	twice   int // series left out because another one has their labels
 	example string
+	omitted exposition.Omitted
 	err     error
 }
 
@@ -56,10 +59,11 @@ type entry struct {
 }
 
 // page begins an answer.
-func (g *Gateway) page(ctx context.Context, w io.Writer, f format, want *filter) *page {
+func (g *Gateway) page(ctx context.Context, w io.Writer, negotiated exposition.Format, want *filter) *page {
+	f := format{openMetrics: negotiated.OpenMetrics(), protobuf: negotiated.Protobuf(), escaping: negotiated.Escaping()}
 	targets, plan := g.snapshot(f)
 	p := &page{
-		ctx: ctx, w: w, format: f, timestamps: g.opts.Timestamps, filter: want, plan: plan,
+		ctx: ctx, w: w, format: f, negotiated: negotiated, timestamps: g.opts.Timestamps, filter: want, plan: plan,
 		targets: make([]shown, 0, len(targets)),
 		byText:  make(map[*text][]int32), buf: make([]byte, 0, flushAt+flushAt/4),
 		builder: labels.NewBuilder(labels.EmptyLabels()),
@@ -86,6 +90,9 @@ func (g *Gateway) page(ctx context.Context, w io.Writer, f format, want *filter)
 
 // write writes the whole page.
 func (g *page) write() error {
+	if g.format.protobuf {
+		return g.messages()
+	}
 	for i := range g.plan.families {
 		g.section(&g.plan.families[i])
 		if g.err != nil {
@@ -93,7 +100,7 @@ func (g *page) write() error {
 		}
 	}
 	if g.format.openMetrics {
-		g.buf = append(g.buf, "# EOF\n"...)
+		g.buf = append(g.buf, endOfPage...)
 	}
 	g.flush()
 	return g.err
@@ -111,10 +118,15 @@ func (g *page) flush() {
 
 // section writes one family; its header only if a series follows.
 func (g *page) section(s *section) {
+	entries := g.entriesOf(s)
+	if g.rich(entries) {
+		g.richSection(s, entries)
+		return
+	}
 	before, start := g.series, len(g.buf)
 	g.buf = append(g.buf, s.header...)
 	check := s.check || g.plan.checkAll
-	for _, e := range g.entriesOf(s) {
+	for _, e := range entries {
 		t := &g.targets[e.target]
 		if e.family == nil {
 			g.report(t, s.report, check)

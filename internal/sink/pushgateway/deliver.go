@@ -200,6 +200,9 @@ func (s *Sink) end(t *target, d *sink.Delivery, v *verdict) {
 func (s *Sink) sweep(now time.Time) {
 	s.lock()
 	for id, t := range s.targets {
+		if !s.pausedAt.IsZero() {
+			break
+		}
 		if len(t.groups) == 0 {
 			if now.Sub(t.seen) > staleAtLeast {
 				delete(s.targets, id)

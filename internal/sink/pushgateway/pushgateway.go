@@ -98,13 +98,15 @@ type Sink struct {
 	mu      sync.Mutex
 	after   []func() // to call once mu is free: verdicts, which belong to the receiver
 	stopped bool
-	layouts *layouts
-	types   *types
-	targets map[targetID]*target
-	groups  map[string]*group // by path
-	due     queue
-	pushes  int // on their way
-	failing int // groups whose last push failed
+	// pausedAt is when Pause was called; zero if Resume was since.
+	pausedAt time.Time
+	layouts  *layouts
+	types    *types
+	targets  map[targetID]*target
+	groups   map[string]*group // by path
+	due      queue
+	pushes   int // on their way
+	failing  int // groups whose last push failed
 }
 
 // New makes a sink and reads which groups an earlier process left.
@@ -220,7 +222,7 @@ func (s *Sink) Run(ctx context.Context) error {
 func (s *Sink) start(ctx context.Context, running *sync.WaitGroup) time.Duration {
 	s.lock()
 	defer s.unlock()
-	for s.pushes < maxPushes {
+	for s.pushes < maxPushes && s.pausedAt.IsZero() {
 		g := s.due.first()
 		if g == nil {
 			break

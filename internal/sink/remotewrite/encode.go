@@ -39,6 +39,9 @@ type encoder struct {
 	*symbols
 	series []byte // of the request
 	row    []byte // scratch: the refs of one series
+
+	message, scratch []byte   // one series, and one thing in it, that is more than a float
+	borrowed         []uint32 // symbols of this request only
 }
 
 func newEncoder() *encoder { return &encoder{symbols: newSymbols()} }
@@ -51,6 +54,12 @@ type segment struct {
 	times    []int64   // as in frame.Column
 	skip     frame.Bitmap
 	time     int64
+
+	// What is rare, and makes the segment a rich one.
+	starts     []int64 // as in frame.Column
+	histograms []frame.Histogram
+	forms      []form // of the series that had native histograms, for stale markers
+	exemplars  []exemplar
 }
 
 func (g *segment) text() *text {
@@ -65,26 +74,29 @@ func (s *Sink) encode(b *batch) {
 	e := s.encoder
 	e.begin()
 	e.series = e.series[:0]
-	b.samples, b.protocol = 0, s.protocol
+	b.tally, b.protocol = tally{}, s.protocol
 	for i := range b.pieces {
 		p := &b.pieces[i]
 		at := 0
-		p.samples = 0
+		p.tally = tally{}
 		for j := range p.part.segments {
 			g := &p.part.segments[j]
 			t := g.text()
 			n := t.series()
 			if from, to := max(p.from-at, 0), min(p.to-at, n); from < to {
 				s.ready(g.prepared, t)
-				if s.protocol == 2 {
+				switch {
+				case g.rich():
+					p.add(e.segment(g, t, from, to, s.protocol, s.SendNativeHistograms))
+				case s.protocol == 2:
 					p.samples += e.segment2(g, t, from, to)
-				} else {
+				default:
 					p.samples += e.segment1(g, t, from, to)
 				}
 			}
 			at += n
 		}
-		b.samples += p.samples
+		b.add(p.tally)
 	}
 	b.body = b.body[:0]
 	if s.protocol == 2 {
@@ -95,6 +107,7 @@ func (s *Sink) encode(b *batch) {
 		}
 	}
 	b.body = append(b.body, e.series...)
+	e.giveBack()
 }
 
 // sample gives the bits and the time of series i.

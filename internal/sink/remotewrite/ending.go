@@ -25,7 +25,7 @@ type ending struct {
 // planEnd holds the end of a target back until its stale markers are due.
 func (s *Sink) planEnd(t *target, d *delivery) {
 	f := d.Frame
-	if f.Reason == frame.Paused || t.ending != nil || t.known && t.prepared == nil {
+	if t.ending != nil || t.known && t.prepared == nil {
 		d.done(nil)
 		return
 	}
@@ -88,11 +88,11 @@ func (s *Sink) finishEnd(t *target) {
 	delete(s.endings, t)
 	p := s.newPart(t, e.delivery)
 	if t.live {
-		p.add(segment{prepared: t.prepared, skip: t.untracked, time: e.time})
+		p.add(segment{prepared: t.prepared, skip: t.untracked, forms: t.forms, time: e.time})
 	}
 	p.add(segment{prepared: t.prepared, report: true, time: e.time})
 	s.release(t.prepared)
-	t.prepared, t.live, t.untracked, t.known, t.time = nil, false, nil, true, e.time
+	t.prepared, t.live, t.untracked, t.forms, t.known, t.time = nil, false, nil, nil, true, e.time
 	p.target, p.mark = t, t.mark()
 	s.enqueue(p)
 }

@@ -2,7 +2,6 @@ package remotewrite
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -13,9 +12,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/snappy"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/prompb"
-	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
 )
 
 // point is one stored sample.
@@ -33,6 +31,7 @@ type server struct {
 	versions []int // those it knows; one that it does not gets 415
 	deaf     bool  // it takes a request for 1.0, whatever its headers say
 	answer   func(n int, r *http.Request) *http.Response
+	mute     bool                       // it says nothing of exemplars and histograms written
 	refuse   func(labels.Labels) string // a reason for each series that it never takes
 	most     int                        // samples of a request, else 413; 0 is any
 	delay    time.Duration
@@ -40,19 +39,39 @@ type server struct {
 	requests  int
 	stored    map[string][]point
 	families  map[string]string // by series: type, help, unit
+	natives   map[string][]native1
+	exemplars map[string][]exemplar1
+	starts    map[string][]int64 // of each sample
 	busy      map[string]bool
 	last      *http.Request
 	perAnswer []int // samples of each request
 }
 
 func newServer(t testing.TB, versions ...int) *server {
-	return &server{t: t, versions: versions, stored: make(map[string][]point), families: make(map[string]string), busy: make(map[string]bool)}
+	return &server{t: t, versions: versions, stored: make(map[string][]point), families: make(map[string]string), busy: make(map[string]bool),
+		natives: make(map[string][]native1), exemplars: make(map[string][]exemplar1), starts: make(map[string][]int64)}
+}
+
+// native1 is one native histogram, exemplar1 one exemplar, as they were stored.
+type native1 struct {
+	ms    int64
+	int   *histogram.Histogram
+	float *histogram.FloatHistogram
+}
+
+type exemplar1 struct {
+	ms     int64
+	value  float64
+	labels string
 }
 
 type sent struct {
-	labels labels.Labels
-	points []point
-	family string
+	labels    labels.Labels
+	points    []point
+	natives   []native1
+	exemplars []exemplar1
+	start     int64
+	family    string
 }
 
 // RoundTrip answers one request.
@@ -131,115 +150,34 @@ func (f *server) checkHeaders(r *http.Request) int {
 	return 0
 }
 
-func (f *server) parse1(raw []byte) (out []sent) {
-	var r prompb.WriteRequest
-	if err := r.Unmarshal(raw); err != nil {
-		f.t.Errorf("1.0: %v", err)
-	}
-	for _, ts := range r.Timeseries {
-		var pairs []labels.Label
-		for _, l := range ts.Labels {
-			pairs = append(pairs, labels.Label{Name: l.Name, Value: l.Value})
-		}
-		s := sent{labels: f.checkLabels(pairs)}
-		for _, p := range ts.Samples {
-			s.points = append(s.points, point{p.Timestamp, math.Float64bits(p.Value)})
-		}
-		out = append(out, s)
-	}
-	return out
-}
-
-func (f *server) parse2(raw []byte) (out []sent) {
-	var r writev2.Request
-	if err := r.Unmarshal(raw); err != nil {
-		f.t.Errorf("2.0: %v", err)
-	}
-	if len(r.Symbols) == 0 || r.Symbols[0] != "" {
-		f.t.Errorf("the first symbol is not empty: %q", r.Symbols)
-	}
-	seen, used := make(map[string]bool), make([]bool, len(r.Symbols))
-	for _, s := range r.Symbols {
-		if seen[s] {
-			f.t.Errorf("symbol %q twice", s)
-		}
-		seen[s] = true
-	}
-	used[0] = true
-	symbol := func(n uint32) string {
-		used[n] = true
-		return r.Symbols[n]
-	}
-	for _, ts := range r.Timeseries {
-		if len(ts.LabelsRefs)%2 != 0 || len(ts.LabelsRefs) == 0 {
-			f.t.Fatalf("%d refs of labels", len(ts.LabelsRefs))
-		}
-		var pairs []labels.Label
-		for i := 0; i < len(ts.LabelsRefs); i += 2 {
-			pairs = append(pairs, labels.Label{Name: symbol(ts.LabelsRefs[i]), Value: symbol(ts.LabelsRefs[i+1])})
-		}
-		s := sent{labels: f.checkLabels(pairs)}
-		s.family = fmt.Sprint(ts.Metadata.Type, "|", symbol(ts.Metadata.HelpRef), "|", symbol(ts.Metadata.UnitRef))
-		for _, p := range ts.Samples {
-			s.points = append(s.points, point{p.Timestamp, math.Float64bits(p.Value)})
-		}
-		out = append(out, s)
-	}
-	for n, u := range used {
-		if !u {
-			f.t.Errorf("symbol %q is not used", r.Symbols[n])
-		}
-	}
-	return out
-}
-
-// checkLabels is what the specification says of a series.
-func (f *server) checkLabels(pairs []labels.Label) labels.Labels {
-	for i, l := range pairs {
-		if l.Name == "" || l.Value == "" || i > 0 && pairs[i-1].Name >= l.Name {
-			f.t.Errorf("labels %v: empty or not in order at %d", pairs, i)
-		}
-	}
-	all := labels.New(pairs...)
-	if all.Get("__name__") == "" {
-		f.t.Errorf("series %v without a name", all)
-	}
-	return all
-}
-
 func (f *server) write(all []sent, two bool) *http.Response {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	samples := 0
+	samples, natives, exemplars := 0, 0, 0
 	var errs []string
 	before := make(map[string][]point)
 	for _, s := range all {
 		key := s.labels.String()
-		if len(s.points) != 1 {
-			f.t.Errorf("%d samples of %s", len(s.points), key)
+		if len(s.natives) > 0 {
+			s.points = []point{{s.natives[0].ms, math.Float64bits(float64(s.natives[0].ms))}}
+		}
+		if len(s.points) == 0 {
+			exemplars += len(s.exemplars) // of a histogram before, in 1.0
+			f.exemplars[key] = append(f.exemplars[key], s.exemplars...)
+			continue
 		}
 		p := s.points[0]
 		old := f.stored[key]
 		if _, ok := before[key]; !ok {
 			before[key] = old
 		}
-		why := ""
-		if f.refuse != nil {
-			why = f.refuse(s.labels)
-		}
-		if n := len(old); why == "" && n > 0 {
-			switch last := old[n-1]; {
-			case p.ms < last.ms:
-				why = "out of order sample"
-			case p.ms == last.ms && p.bits != last.bits:
-				why = "duplicate sample for timestamp"
-			}
-		}
+		why := f.why(s.labels, p, old)
 		if why != "" {
 			errs = append(errs, why+" for series "+key)
 			continue
 		}
-		samples++
+		samples, natives, exemplars = samples+1-len(s.natives), natives+len(s.natives), exemplars+len(s.exemplars)
+		f.keep(key, &s)
 		if n := len(old); n == 0 || old[n-1] != p {
 			f.stored[key] = append(old[:n:n], p)
 		}
@@ -256,14 +194,47 @@ func (f *server) write(all []sent, two bool) *http.Response {
 	if two {
 		written = samples
 	}
+	said := func(status int, text string) *http.Response {
+		res := reply(status, text, written)
+		if written >= 0 && !f.mute {
+			res.Header.Set(headerHistograms, strconv.Itoa(natives))
+			res.Header.Set(headerExemplars, strconv.Itoa(exemplars))
+		}
+		return res
+	}
 	if len(errs) == 0 {
-		return reply(http.StatusNoContent, "", written)
+		return said(http.StatusNoContent, "")
 	}
 	if !two {
 		f.restore(before)
 		errs = errs[:1]
 	}
-	return reply(http.StatusBadRequest, strings.Join(errs, "\n"), written)
+	return said(http.StatusBadRequest, strings.Join(errs, "\n"))
+}
+
+// why tells for what reason a sample is not taken.
+func (f *server) why(l labels.Labels, p point, old []point) string {
+	if f.refuse != nil {
+		if why := f.refuse(l); why != "" {
+			return why
+		}
+	}
+	if n := len(old); n > 0 {
+		switch last := old[n-1]; {
+		case p.ms < last.ms:
+			return "out of order sample"
+		case p.ms == last.ms && p.bits != last.bits:
+			return "duplicate sample for timestamp"
+		}
+	}
+	return ""
+}
+
+// keep stores what a series has besides floats.
+func (f *server) keep(key string, s *sent) {
+	f.natives[key] = append(f.natives[key], s.natives...)
+	f.exemplars[key] = append(f.exemplars[key], s.exemplars...)
+	f.starts[key] = append(f.starts[key], s.start)
 }
 
 func (f *server) restore(before map[string][]point) {

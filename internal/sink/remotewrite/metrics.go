@@ -12,11 +12,11 @@ import (
 const namespace = "prometheus_streams_remote_write_"
 
 type metrics struct {
-	requests, dropped, already, frames *prometheus.CounterVec
+	requests, dropped, already, frames, droppedExemplars, late, lateLost *prometheus.CounterVec
 
-	samples, retries, bytes, stateErrors prometheus.Counter
-	pending, targets, version, highest   prometheus.Gauge
-	duration, latency                    prometheus.Histogram
+	samples, exemplars, retries, bytes, stateErrors prometheus.Counter
+	lateBytes, pending, targets, version, highest   prometheus.Gauge
+	duration, latency                               prometheus.Histogram
 
 	newestMs int64 // of Run
 }
@@ -41,10 +41,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"Samples that the server refused for good, by reason and publisher.", "reason", "publisher"),
 		already: counters("already_samples_total",
 			"Samples that the server refused when they were delivered once more after a restart: it has them.", "publisher"),
-		frames:  counters("rejected_frames_total", "Frames that were not written at all, by reason.", "reason"),
-		samples: counter("samples_total", "Samples that the server took, stale markers among them."),
-		retries: counter("retries_total", "Requests that have to be repeated."),
-		bytes:   counter("sent_bytes_total", "Size of the requests' bodies, compressed, repeated ones among them."),
+		frames: counters("rejected_frames_total", "Frames that were not written at all, by reason.", "reason"),
+		droppedExemplars: counters("dropped_exemplars_total",
+			"Exemplars that were not written, by reason and publisher; the publisher is empty if it may be one of several.",
+			"reason", "publisher"),
+		late: counters("late_samples_total",
+			"Samples written to the files of late data; the server may have some of them.", "publisher"),
+		lateLost: counters("late_lost_samples_total", "Late samples that are not in the files either, by publisher and reason.",
+			"publisher", "reason"),
+		lateBytes: gauge("late_bytes", "Bytes of the files of late data, each counted with at least 4096."),
+		exemplars: counter("exemplars_total", "Exemplars that the server took."),
+		samples:   counter("samples_total", "Samples that the server took, stale markers among them."),
+		retries:   counter("retries_total", "Requests that have to be repeated."),
+		bytes:     counter("sent_bytes_total", "Size of the requests' bodies, compressed, repeated ones among them."),
 		stateErrors: counter("state_errors_total",
 			"Writes of the state file that did not succeed: stale markers may be missing after a restart."),
 		pending:  gauge("pending_frames", "Frames that wait for the server's verdict."),
@@ -54,7 +63,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		duration: histogram("request_duration_seconds", "Time until the server answered a request."),
 		latency:  histogram("delivery_duration_seconds", "Time from a frame's delivery to the server's verdict on all of it."),
 	}
-	reg.MustRegister(m.requests, m.dropped, m.already, m.frames, m.samples, m.retries, m.bytes, m.stateErrors, m.pending, m.targets,
+	reg.MustRegister(m.requests, m.dropped, m.already, m.frames, m.droppedExemplars, m.exemplars, m.late, m.lateLost, m.lateBytes, m.samples, m.retries, m.bytes, m.stateErrors, m.pending, m.targets,
 		m.version, m.highest, m.duration, m.latency)
 	return m
 }

@@ -19,6 +19,9 @@ func TestMetrics(t *testing.T) {
 		}
 		s.metrics.dropped.WithLabelValues(tooOld, "p").Inc()
 		s.metrics.already.WithLabelValues("p").Inc()
+		s.metrics.droppedExemplars.WithLabelValues(tooOld, "p").Inc()
+		s.metrics.late.WithLabelValues("p").Inc()
+		s.metrics.lateLost.WithLabelValues("p", lostFull).Inc()
 		s.metrics.requests.WithLabelValues("204").Inc()
 		s.metrics.frames.WithLabelValues(sink.Malformed).Inc()
 	}
@@ -26,7 +29,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v %v", problems, err)
 	}
-	if n, err := testutil.GatherAndCount(reg); err != nil || n != 2*14 {
+	if n, err := testutil.GatherAndCount(reg); err != nil || n != 2*19 {
 		t.Errorf("%d series, %v", n, err)
 	}
 }

@@ -51,8 +51,14 @@ type Options struct {
 	// OutOfOrderWindow is how much older than the newest frame of its target one may be that comes late by
 	// another lane. 0 takes none.
 	OutOfOrderWindow time.Duration
+	// LateDirectory is where samples are written that the server does not take for their age, as OpenMetrics text; empty
+	// writes none. LateMaxSize bounds what this sink has there, in bytes; 0 means 1 GiB.
+	LateDirectory string
+	LateMaxSize   int64
 	// NoMetadata leaves out type, help and unit, which only 2.0 has.
 	NoMetadata bool
+	// SendExemplars and SendNativeHistograms are as in Prometheus: without them, exemplars and native histograms are left out.
+	SendExemplars, SendNativeHistograms bool
 	// MaxSamples of one request; 0 means 10,000. A server that answers 413 gets fewer.
 	MaxSamples int
 	// FlushAge is how long a sample waits for others before it is sent; 0 means 50 ms.
@@ -101,6 +107,7 @@ type Sink struct {
 	mu      sync.Mutex
 	inbox   []delivery
 	stopped bool
+	paused  bool
 	wake    chan struct{}
 
 	// All below belongs to Run.
@@ -114,6 +121,8 @@ type Sink struct {
 	nextEnd   time.Time // no ending is due before
 	swept     time.Time
 	saved     time.Time
+	late      *lateWriter // nil without LateDirectory
+	saving    chan error  // the result of the write that is on its way; nil if none is
 	shards    [shardCount]shard
 	next      int // the shard to look at first
 	requests  int // on their way or waiting to be repeated
@@ -172,7 +181,7 @@ func New(o Options) (*Sink, error) {
 	s.metrics = newMetrics(o.Registerer)
 	s.metrics.version.Set(float64(s.protocol))
 	s.saved = time.Now()
-	return s, s.load()
+	return s, errors.Join(s.newLate(), s.load())
 }
 
 func (o *Options) defaults() {
@@ -238,10 +247,34 @@ func (s *Sink) Deliver(_ context.Context, d sink.Delivery, done func(error)) {
 	}
 	s.inbox = append(s.inbox, delivery{d, done, time.Now()})
 	s.mu.Unlock()
+	s.wakeUp()
+}
+
+// wakeUp makes Run look for work.
+func (s *Sink) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Pause makes Run send nothing more; the requests that are on their way come to their end.
+func (s *Sink) Pause() { s.pauseIf(true) }
+
+// Resume makes Run send what waited meanwhile.
+func (s *Sink) Resume() { s.pauseIf(false) }
+
+func (s *Sink) pauseIf(paused bool) {
+	s.mu.Lock()
+	s.paused = paused
+	s.mu.Unlock()
+	s.wakeUp()
+}
+
+func (s *Sink) isPaused() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.paused
 }
 
 // Run writes until ctx ends. Then frames that wait are handed back as not delivered, and requests that are on their way
@@ -251,6 +284,10 @@ func (s *Sink) Run(ctx context.Context) error {
 	defer cancel()
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
+	if s.late != nil {
+		go s.late.run()
+		defer s.late.stop()
+	}
 	for ctx.Err() == nil {
 		timer.Reset(s.work(sending, time.Now()))
 		select {
@@ -279,9 +316,12 @@ func (s *Sink) take() {
 
 // work does what is due and tells for how long nothing is.
 func (s *Sink) work(ctx context.Context, now time.Time) time.Duration {
-	wait := min(idle, s.end(now))
 	s.sweep(now)
 	s.save(now, false)
+	if s.isPaused() {
+		return idle
+	}
+	wait := min(idle, s.end(now))
 	if d := s.pause.Sub(now); d > 0 {
 		return min(wait, d)
 	}

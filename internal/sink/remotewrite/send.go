@@ -17,6 +17,9 @@ import (
 const (
 	headerVersion = "X-Prometheus-Remote-Write-Version"
 	headerWritten = "X-Prometheus-Remote-Write-Samples-Written"
+	// headerHistograms and headerExemplars say how many of these were written.
+	headerHistograms = "X-Prometheus-Remote-Write-Histograms-Written"
+	headerExemplars  = "X-Prometheus-Remote-Write-Exemplars-Written"
 	// maxAnswer is how much of an answer's text is read.
 	maxAnswer = 256 << 10
 	// backoffFirst and backoffMost are the waits before a request is repeated.
@@ -30,12 +33,14 @@ const (
 
 // answer is what became of a request.
 type answer struct {
-	status  int // 0 if there was none
-	err     error
-	text    string
-	written int // -1 if the server did not say
-	after   time.Duration
-	took    time.Duration
+	status int // 0 if there was none
+	err    error
+	text   string
+	// written are floats and histograms; -1 if the server did not say. exemplars are 0 then.
+	written   int
+	exemplars int
+	after     time.Duration
+	took      time.Duration
 }
 
 // send sends a batch beside Run, which gets it back with its answer.
@@ -101,14 +106,32 @@ func (s *Sink) post(ctx context.Context, b *batch) (a answer) {
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	a.status, a.err, a.text = res.StatusCode, err, strings.TrimSpace(string(text))
-	if n, err := strconv.Atoi(res.Header.Get(headerWritten)); err == nil && n >= 0 {
-		a.written = n
-	}
+	a.written, a.exemplars = writtenOf(res.Header)
 	a.after = retryAfter(res.Header.Get("Retry-After"), start)
 	if err == nil && a.status/100 != 2 {
 		a.err = fmt.Errorf("HTTP status %d: %s", a.status, clip(a.text))
 	}
 	return a
+}
+
+// writtenOf reads what the server says that it wrote. One header is enough to know that it knows 2.0; what it does not
+// name, it did not write.
+func writtenOf(h http.Header) (samples, exemplars int) {
+	said := false
+	count := func(name string) int {
+		n, err := strconv.Atoi(h.Get(name))
+		if err != nil || n < 0 {
+			return 0
+		}
+		said = true
+		return min(n, 1<<40) // sums of these are no trouble
+	}
+	samples = count(headerWritten) + count(headerHistograms)
+	exemplars = count(headerExemplars)
+	if !said {
+		return -1, 0
+	}
+	return samples, exemplars
 }
 
 func retryAfter(text string, now time.Time) time.Duration {

@@ -15,7 +15,8 @@ type part struct {
 	accepted  int
 	refused   int
 	reason    string
-	// target is mark once the part is done; both are nil if it says nothing of what there is now.
+	late      *lateJob // what goes to the files of late data; nil if nothing does
+	// target is mark once the part is done; mark is nil if it says nothing of what there is now.
 	target *target
 	mark   *mark
 }
@@ -25,8 +26,8 @@ type piece struct {
 	part     *part
 	from, to int
 	// alone: it is not to be sent with others, so that the answer is about it.
-	alone   bool
-	samples int // that the request has of it
+	alone bool
+	tally // what the request has of it
 }
 
 func (p *piece) rows() int { return p.to - p.from }
@@ -40,11 +41,11 @@ type shard struct {
 
 // batch is one request.
 type batch struct {
-	pieces []piece
-	body   []byte // uncompressed
-	packed []byte
-	protocol,
-	samples int
+	pieces      []piece
+	body        []byte // uncompressed
+	packed      []byte
+	protocol    int
+	tally       // what it has
 	made, again time.Time
 	tries       int
 	answer      answer

@@ -81,7 +81,8 @@ func TestEnd(t *testing.T) {
 	}{
 		{"removed", frame.Removed, 0, true, 32 * time.Second},
 		{"relabelled", frame.Relabelled, 0, true, 32 * time.Second},
-		{"paused", frame.Paused, 0, false, time.Second},
+		{"paused", frame.Paused, 0, true, 32 * time.Second},
+		{"paused for a moment", frame.Paused, 9 * time.Second, false, 10 * time.Second},
 		{"found again before the next scrape", frame.Removed, 9 * time.Second, false, 10 * time.Second},
 		{"found again later", frame.Removed, 20 * time.Second, true, 21 * time.Second},
 	} {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -17,7 +18,8 @@ import (
 )
 
 // The state file lets stale markers survive a restart: what vanishes while no receiver runs is marked at the first
-// scrape after. It is one JSON object in each line, one for each target, and is written whole each minute and at the end.
+// scrape after. It is one JSON object in each line, one for each target, and is written whole each minute and at the end,
+// beside Run.
 // What a file that is lost or a minute old costs is stale markers; queries then show the series for five minutes more.
 const (
 	saveEvery     = time.Minute
@@ -33,6 +35,11 @@ type record struct {
 	Schema    string        `json:"schema,omitempty"`
 	Live      bool          `json:"live"`
 	Untracked []uint64      `json:"untracked,omitempty"`
+	// Histograms and FloatHistograms are the rows of native histograms.
+	Histograms      []int `json:"histograms,omitempty"`
+	FloatHistograms []int `json:"float_histograms,omitempty"`
+	// Exemplars are the newest ones: series, time, value, labels, and 1 if the time was the exemplar's own.
+	Exemplars [][5]uint64   `json:"exemplars,omitempty"`
 	Time      int64         `json:"time"`
 	Interval  time.Duration `json:"interval"`
 	Known     bool          `json:"known"`
@@ -107,6 +114,8 @@ func (s *Sink) recall(t *target) {
 	if len(r.Untracked) > 0 {
 		t.untracked = r.Untracked
 	}
+	t.forms = formsOfRecord(r)
+	t.restoreExemplars(r.Exemplars)
 	t.settled = t.mark()
 }
 
@@ -118,24 +127,115 @@ func (m *mark) record() *record {
 	if m.schema != nil {
 		r.Schema = m.schema.ID.String()
 	}
+	for _, x := range m.forms {
+		if x.Float {
+			r.FloatHistograms = append(r.FloatHistograms, x.Row)
+		} else {
+			r.Histograms = append(r.Histograms, x.Row)
+		}
+	}
 	return r
 }
 
-// save writes the state file, if it is time to.
+// formsOfRecord puts the rows of native histograms together again.
+func formsOfRecord(r *record) []form {
+	out := make([]form, 0, len(r.Histograms)+len(r.FloatHistograms))
+	for _, row := range r.Histograms {
+		out = append(out, form{Row: row})
+	}
+	for _, row := range r.FloatHistograms {
+		out = append(out, form{Row: row, Float: true})
+	}
+	slices.SortFunc(out, func(a, b form) int { return a.Row - b.Row })
+	return out
+}
+
+// snapshot is what the state file will say of one target. Nothing in it changes any more.
+type snapshot struct {
+	saved     *record
+	mark      *mark
+	exemplars [][5]uint64
+}
+
+// snapshots notes what is to be written.
+func (s *Sink) snapshots() []snapshot {
+	out := make([]snapshot, 0, len(s.targets))
+	for _, t := range s.targets {
+		if t.saved != nil {
+			out = append(out, snapshot{saved: t.saved})
+		} else if t.settled != nil && !t.settled.ended {
+			out = append(out, snapshot{mark: t.settled, exemplars: t.exemplarRecords()})
+		}
+	}
+	return out
+}
+
+// exemplarRecords are the newest exemplars that have their verdict.
+func (t *target) exemplarRecords() (out [][5]uint64) {
+	for series, x := range t.exemplars {
+		if !x.done {
+			continue
+		}
+		own := uint64(0)
+		if x.settled.timestamp {
+			own = 1
+		}
+		out = append(out, [5]uint64{series, uint64(x.settled.time), x.settled.bits, x.settled.labels, own})
+	}
+	return out
+}
+
+// restoreExemplars is the reverse of exemplarRecords.
+func (t *target) restoreExemplars(all [][5]uint64) {
+	if len(all) > 0 {
+		t.exemplars = make(map[uint64]*latest, len(all))
+	}
+	for _, r := range all {
+		n := note{time: int64(r[1]), bits: r[2], labels: r[3], timestamp: r[4] != 0}
+		t.exemplars[r[0]] = &latest{planned: n, settled: n, done: true}
+	}
+}
+
+// save has the state file written beside Run, if it is time to and the last one is written; with always, it waits for
+// that and for its own.
 func (s *Sink) save(now time.Time, always bool) {
 	if s.StateDirectory == "" || !always && now.Sub(s.saved) < saveEvery {
 		return
 	}
-	s.saved = now
-	if err := s.write(); err != nil {
-		s.metrics.stateErrors.Inc()
-		if s.say("state") {
-			s.Logger.Warn("the state file cannot be written: stale markers may be missing after a restart", "error", err)
+	if s.saving != nil && always {
+		s.savedAs(<-s.saving)
+	}
+	if s.saving != nil {
+		select {
+		case err := <-s.saving:
+			s.savedAs(err)
+		default:
+			return
 		}
+	}
+	s.saved = now
+	all, result := s.snapshots(), make(chan error, 1)
+	s.saving = result
+	go func() { result <- s.write(all) }()
+	if always {
+		s.savedAs(<-s.saving)
 	}
 }
 
-func (s *Sink) write() error {
+// savedAs takes the result of a write.
+func (s *Sink) savedAs(err error) {
+	s.saving = nil
+	if err == nil {
+		return
+	}
+	s.metrics.stateErrors.Inc()
+	if s.say("state") {
+		s.Logger.Warn("the state file cannot be written: stale markers may be missing after a restart", "error", err)
+	}
+}
+
+// write writes the state file whole and then puts it in its place. It uses nothing that belongs to Run.
+func (s *Sink) write(all []snapshot) error {
 	f, err := os.CreateTemp(s.StateDirectory, s.Name+".targets-*")
 	if err != nil {
 		return err
@@ -143,19 +243,18 @@ func (s *Sink) write() error {
 	defer func() { _ = os.Remove(f.Name()) }()
 	w := bufio.NewWriterSize(f, 64<<10)
 	enc := json.NewEncoder(w)
-	for _, t := range s.targets {
-		r := t.saved
-		if m := t.settled; r == nil && (m == nil || m.ended) {
-			continue
-		} else if m != nil {
-			r = m.record()
+	for _, x := range all {
+		r := x.saved
+		if r == nil {
+			r = x.mark.record()
+			r.Exemplars = x.exemplars
 		}
 		if err := enc.Encode(r); err != nil {
 			_ = f.Close()
 			return err
 		}
 	}
-	if err := errors.Join(w.Flush(), f.Close()); err != nil {
+	if err := errors.Join(w.Flush(), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), s.statePath())

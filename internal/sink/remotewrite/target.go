@@ -30,6 +30,10 @@ type target struct {
 	// live tells that the series of prepared.schema, without those in untracked, are not marked stale.
 	live      bool
 	untracked frame.Bitmap
+	// forms are those of its series that are native histograms; immutable.
+	forms []form
+	// exemplars has the newest ones, by the hash of the series.
+	exemplars map[uint64]*latest
 	// known tells that time is that of its newest frame.
 	known    bool
 	time     int64
@@ -49,6 +53,7 @@ type mark struct {
 	schema    *frame.Schema // nil if none is known
 	live      bool
 	untracked frame.Bitmap
+	forms     []form
 	time      int64
 	interval  time.Duration
 	ended     bool
@@ -56,7 +61,7 @@ type mark struct {
 
 // mark notes what the target is now.
 func (t *target) mark() *mark {
-	m := &mark{raw: t.raw, publisher: t.publisher, live: t.live, untracked: t.untracked, time: t.time, interval: t.interval}
+	m := &mark{raw: t.raw, publisher: t.publisher, live: t.live, untracked: t.untracked, forms: t.forms, time: t.time, interval: t.interval}
 	if t.prepared == nil {
 		m.ended = true
 	} else if t.prepared.text != nil {
@@ -84,6 +89,10 @@ func (s *Sink) plan(d *delivery) {
 			return
 		}
 		s.metrics.rejectFrame(err)
+		if reason, _ := sink.Rejected(err); s.late != nil && reason == sink.Late && f.Kind != frame.End && !d.Repeated {
+			s.late.take(whole(d, err))
+			return
+		}
 		d.done(err)
 		return
 	}
@@ -125,11 +134,11 @@ func (s *Sink) planScrape(t *target, d *delivery) {
 			t.prepared = s.prepare(nil, t.raw, t.publisher)
 		}
 		if t.live {
-			p.add(segment{prepared: t.prepared, skip: t.untracked, time: f.Time})
+			p.add(segment{prepared: t.prepared, skip: t.untracked, forms: t.forms, time: f.Time})
 		}
 		t.live = false
 	} else {
-		untracked := untrackedOf(&f.Column)
+		untracked := untrackedOf(f)
 		old := t.prepared
 		if old == nil || old.text == nil || old.Schema.ID != f.Schema.ID || t.publisher != d.Publisher || !labels.Equal(t.raw, f.Target.Labels) {
 			t.raw, t.publisher = f.Target.Labels, d.Publisher
@@ -137,16 +146,14 @@ func (s *Sink) planScrape(t *target, d *delivery) {
 		}
 		if t.live {
 			if skip, any := s.vanished(old, t.prepared, t.untracked, untracked); any {
-				p.add(segment{prepared: old, skip: skip, time: f.Time})
+				p.add(segment{prepared: old, skip: skip, forms: t.forms, time: f.Time})
 			}
 		}
 		if old != t.prepared {
 			s.release(old)
 		}
-		t.live, t.untracked = true, untracked
-		p.add(segment{
-			prepared: t.prepared, values: f.Column.Values, times: f.Column.Timestamps, skip: f.Column.Absent, time: f.Time,
-		})
+		t.live, t.untracked, t.forms = true, untracked, formsOf(&f.Column, t.forms)
+		p.add(s.samples(t, d, t.prepared))
 	}
 	report := sink.ReportValues(f)
 	p.add(segment{prepared: t.prepared, report: true, values: report[:], time: f.Time})
@@ -155,10 +162,20 @@ func (s *Sink) planScrape(t *target, d *delivery) {
 	s.enqueue(p)
 }
 
+// samples is the segment of a scrape.
+func (s *Sink) samples(t *target, d *delivery, p *prepared) segment {
+	c := &d.Frame.Column
+	return segment{
+		prepared: p, values: c.Values, times: c.Timestamps, skip: c.Absent, time: d.Frame.Time,
+		starts: c.Starts, histograms: c.Histograms, exemplars: s.freshExemplars(t, d),
+	}
+}
+
 // untrackedOf are the series of a scrape that get no stale marker when they vanish: those that it does not have, and, as
-// in Prometheus, those with timestamps of their own.
-func untrackedOf(c *frame.Column) frame.Bitmap {
-	if c.Timestamps == nil {
+// in Prometheus without track_timestamps_staleness, those with timestamps of their own.
+func untrackedOf(f *frame.Frame) frame.Bitmap {
+	c := &f.Column
+	if c.Timestamps == nil || f.Target.TrackTimestamps {
 		return c.Absent
 	}
 	out := frame.NewBitmap(len(c.Values))
@@ -260,7 +277,8 @@ func (s *Sink) planLate(t *target, d *delivery) {
 	p.backwards = true
 	late := s.prepare(f.Schema, f.Target.Labels, d.Publisher)
 	if f.Kind == frame.Scraped {
-		p.add(segment{prepared: late, values: f.Column.Values, times: f.Column.Timestamps, skip: f.Column.Absent, time: f.Time})
+		p.target = t
+		p.add(s.samples(t, d, late))
 	}
 	report := sink.ReportValues(f)
 	p.add(segment{prepared: late, report: true, values: report[:], time: f.Time})

@@ -2,7 +2,6 @@ package remotewrite
 
 import (
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/sink"
@@ -16,6 +15,8 @@ const (
 	tooFar     = "too_far_in_future"
 	tooLarge   = "too_large"
 	rejected   = "rejected"
+	// customBucketsIn1: what Prometheus calls it too.
+	customBucketsIn1 = "nhcb_in_rw1_not_supported"
 )
 
 // maxTries is how many requests look for what is refused within a frame.
@@ -96,6 +97,7 @@ func (s *Sink) answered(b *batch) {
 		s.succeeded = time.Now()
 		s.grow()
 		s.metrics.samples.Add(float64(b.samples))
+		s.countExemplars(b)
 		for i := range b.pieces {
 			s.accept(&b.pieces[i], b.pieces[i].samples)
 		}
@@ -161,16 +163,20 @@ func (s *Sink) again(b *batch, wait time.Duration) {
 func (s *Sink) partial(b *batch) {
 	a := &b.answer
 	lost := max(0, b.samples-a.written)
-	if lost > 0 && len(b.pieces) > 1 && !b.oneOwner() {
+	reasons := reasonsOf(a.text, lost)
+	if lost > 0 && len(b.pieces) > 1 && (!b.oneOwner() || s.late != nil && old(reasons)) {
 		// Whose samples they are only shows when each frame is sent alone. What was written is a repeat with equal values
 		// then, which servers take as written.
 		s.alone(b)
 		return
 	}
 	s.metrics.samples.Add(float64(b.samples - lost))
-	reasons := reasonsOf(a.text, lost)
+	s.countExemplars(b)
 	for i := range b.pieces {
 		p := &b.pieces[i]
+		if lost > 0 && old(reasons) {
+			s.keepLate(p)
+		}
 		n := min(lost, p.samples)
 		if len(b.pieces) > 1 && lost < b.samples {
 			n = 0 // counted below, for the publisher of all
@@ -180,7 +186,7 @@ func (s *Sink) partial(b *batch) {
 		s.accept(p, p.samples-n)
 	}
 	if lost > 0 {
-		s.lose(b.pieces[0].part, reasons, a)
+		s.lose(b.pieces[0].part, reasons, a.text)
 	}
 	s.free(b)
 }
@@ -277,30 +283,22 @@ func (s *Sink) drop(b *batch, reasons []reason) {
 	p := &b.pieces[0]
 	p.part.refused += p.samples
 	p.part.reason = reasons[0].name
-	s.lose(p.part, reasons, &b.answer)
+	if old(reasons) {
+		s.keepLate(p)
+	}
+	s.lose(p.part, reasons, b.answer.text)
+	s.loseExemplars(p.part.Publisher, reasons[0].name, p.exemplars, b.answer.text)
 	s.accept(p, 0)
 	s.free(b)
-}
-
-// lose counts samples that the server does not take.
-func (s *Sink) lose(p *part, reasons []reason, a *answer) {
-	for _, r := range reasons {
-		if p.Repeated {
-			s.metrics.already.WithLabelValues(p.Publisher).Add(float64(r.count))
-			continue
-		}
-		s.metrics.dropped.WithLabelValues(r.name, p.Publisher).Add(float64(r.count))
-		if s.say(r.name + "\xff" + p.Publisher) {
-			s.Logger.Warn("the server does not take samples: they are dropped", "url", redact(s.URL), "reason", r.name,
-				"publisher", p.Publisher, "target", p.Frame.Target.Labels.String(), "count", r.count, "error", clip(a.text))
-		}
-	}
 }
 
 // accept notes the verdict on a piece, of which the server has taken some samples.
 func (s *Sink) accept(p *piece, samples int) {
 	part := p.part
 	part.accepted += samples
+	if p.unsent > 0 {
+		s.lose(part, []reason{{customBucketsIn1, p.unsent}}, "remote write 1.0 has no native histograms with custom buckets")
+	}
 	if part.open--; part.open > 0 {
 		return
 	}
@@ -309,6 +307,9 @@ func (s *Sink) accept(p *piece, samples int) {
 		part.target.settled = part.mark
 	}
 	for i := range part.segments {
+		if x := part.segments[i].exemplars; len(x) > 0 {
+			part.target.settle(x)
+		}
 		s.release(part.segments[i].prepared)
 	}
 	if t := part.Frame.Time; part.accepted > 0 {
@@ -316,10 +317,10 @@ func (s *Sink) accept(p *piece, samples int) {
 		s.metrics.latency.Observe(time.Since(part.arrived).Seconds())
 	}
 	if part.refused > 0 && part.accepted == 0 && !part.Repeated {
-		part.done(sink.Reject(part.reason, "the server does not take it"))
+		s.conclude(part, sink.Reject(part.reason, "the server does not take it"))
 		return
 	}
-	part.done(nil)
+	s.conclude(part, nil)
 }
 
 // say tells whether something is to be logged now.
@@ -333,45 +334,4 @@ func (s *Sink) say(what string) bool {
 	}
 	s.said[what] = now
 	return true
-}
-
-// reason is why some samples are dropped.
-type reason struct {
-	name  string
-	count int
-}
-
-// reasonsOf reads from a server's text why it dropped samples: as many as it names, if it names all of them; else the
-// first reason counts for all.
-func reasonsOf(text string, lost int) []reason {
-	text = strings.NewReplacer("-", " ", "_", " ").Replace(strings.ToLower(text))
-	text = strings.ReplaceAll(text, "out of bounds: timestamp is too far", "timestamp is too far") // as Prometheus puts it
-	var found []reason
-	sum, first := 0, reason{rejected, lost}
-	at := len(text) + 1
-	for _, w := range []struct {
-		name  string
-		words []string
-	}{
-		{outOfOrder, []string{"out of order"}},
-		{tooFar, []string{"too far in the future", "too far in future"}},
-		{tooOld, []string{"too old", "out of bounds"}},
-		{duplicate, []string{"duplicate sample", "duplicate timestamp"}},
-	} {
-		n := 0
-		for _, words := range w.words {
-			if i := strings.Index(text, words); i >= 0 && i < at {
-				at, first.name = i, w.name
-			}
-			n = max(n, strings.Count(text, words))
-		}
-		if n > 0 {
-			found = append(found, reason{w.name, n})
-			sum += n
-		}
-	}
-	if len(found) > 1 && sum == lost {
-		return found
-	}
-	return []reason{first}
 }
