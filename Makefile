@@ -6,14 +6,14 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X github.com/prometheus/common/version.Version=$(VERSION) -X github.com/prometheus/common/version.Revision=$(REVISION)
 GOFLAGS_BUILD := -trimpath -ldflags '$(LDFLAGS)'
-FUZZTIME ?= 20s
+FUZZTIME ?= 30s
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test check unit race lint vuln servers e2e chaos bench fuzz fuzzseeds debs clean help
+.PHONY: build run test check unit race lint vuln servers e2e e2e-puppet e2e-choria chaos bench fuzz fuzzseeds debs clean help
 
 help: ## this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 build: ## bin/prometheus-streams, static
 	go build $(GOFLAGS_BUILD) -o bin/prometheus-streams ./cmd/prometheus-streams
@@ -27,7 +27,7 @@ unit: ## unit tests
 	go test ./...
 
 test: export CHAOS_SEED ?= 1
-test: debs lint race servers e2e chaos fuzzseeds vuln ## everything; what CI runs
+test: debs lint race servers e2e e2e-puppet e2e-choria chaos fuzzseeds vuln ## everything; what CI runs
 
 debs: ## the Debian packages that tests need
 	@./tools/debs
@@ -38,10 +38,11 @@ race: ## unit tests under the race detector
 lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, go mod tidy
 	@out=$$(git ls-files '*.go' | xargs gofmt -l); [ -z "$$out" ] || { echo "gofmt -w these:"; echo "$$out"; exit 1; }
 	go vet ./...
-	cd e2e && go vet ./...
+	go vet -tags nochoria ./cmd/...
+	cd e2e && go vet -tags chaos,puppet,choria ./...
 	cd bench && go vet ./...
 	$(BIN)/staticcheck ./...
-	cd e2e && $(BIN)/staticcheck ./...
+	cd e2e && $(BIN)/staticcheck -tags chaos,puppet,choria ./...
 	cd bench && $(BIN)/staticcheck ./...
 	go mod tidy -diff
 
@@ -65,6 +66,13 @@ servers: ## the real servers that e2e talks to, built once under .cache/bin
 e2e: servers ## end-to-end tests against real servers
 	cd e2e && go test -count=1 -timeout 20m ./...
 
+e2e-puppet: servers ## enrolment and mutual TLS with a real Puppet CA, Debian's puppetserver
+	cd e2e && go test -tags puppet -count=1 -v -timeout 20m ./puppet
+
+e2e-choria: ## management through a real Choria broker and the choria command, which it builds once
+	./e2e/servers/build nats-server choria
+	cd e2e && go test -tags choria -count=1 -v -timeout 15m ./choria
+
 chaos: servers ## kill, freeze and cut off the parts of a site, then account for every sample (CHAOS_SEED, CHAOS_ROUNDS)
 	cd e2e && go test -tags chaos -count=1 -v -timeout 60m ./chaos
 
@@ -72,11 +80,11 @@ bench: ## CPU, memory and wire bytes beside other programs, printed as a table
 	./e2e/servers/build nats-server prometheus vmagent
 	./bench/run
 
-fuzz: ## every fuzz test for FUZZTIME (20s)
+fuzz: ## every fuzz test for FUZZTIME (30s)
 	./tools/fuzz $(FUZZTIME)
 
-fuzzseeds: ## every fuzz test for a few seconds
-	./tools/fuzz 3s
+fuzzseeds: ## every fuzz test for ten seconds
+	./tools/fuzz 10s
 
 clean: ## remove what was built
 	rm -rf bin .cache data

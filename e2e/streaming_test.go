@@ -139,7 +139,7 @@ func TestStreamingCapturedMessages(t *testing.T) {
 	})
 }
 
-// What our poller publishes is a message as version 1.0 wrote it, and it announces itself likewise.
+// What our poller publishes is a message as version 1.0 wrote it, and it announces itself on the subject that 1.0 used.
 func TestStreamingPollerSpeaksFormat1(t *testing.T) {
 	t.Parallel()
 	server := startStreaming(t)
@@ -196,9 +196,9 @@ func TestStreamingPollerSpeaksFormat1(t *testing.T) {
 	})
 	select {
 	case e := <-events:
-		var event map[string]any
+		var event struct{ Data map[string]any }
 		if err := json.Unmarshal(e.Data, &event); err != nil || e.Subject != "choria.lifecycle.event.startup.prometheus_streams_poller" ||
-			event["protocol"] != "choria:lifecycle:startup:1" || event["identity"] != "DC1" || event["component"] != "prometheus_streams_poller" {
+			event.Data["protocol"] != "io.choria.lifecycle.v1.startup" || event.Data["identity"] != "DC1" || event.Data["component"] != "prometheus_streams_poller" {
 			t.Errorf("event on %s: %s", e.Subject, e.Data)
 		}
 	case <-time.After(time.Second):

@@ -125,7 +125,12 @@ func (r *report) good(role config.Role, c *config.Config) {
 		if c.PollerStream.ClusterID != "" {
 			subject = c.PollerStream.Topic
 		}
-		_, _ = fmt.Fprintf(r.w, "good for a poller: %d targets in %d jobs, published on %s\n", targets, len(c.Jobs), subject)
+		configs, static := c.ScrapeTargets()
+		found := ""
+		if configs > 0 {
+			found = fmt.Sprintf(", %d scrape configs with %d static targets", configs, static)
+		}
+		_, _ = fmt.Fprintf(r.w, "good for a poller: %d targets in %d jobs%s, published on %s\n", targets, len(c.Jobs), found, subject)
 	case config.ReceiverRole:
 		first := &c.ReceiverStreams[0]
 		subject := first.Filter()

@@ -19,6 +19,9 @@ const defaultConfig = "/etc/prometheus-streams/prometheus-streams.yaml"
 type Flags struct {
 	config, configFile string
 
+	// PrometheusConfig is a Prometheus file whose scrape configs a poller takes over, or empty.
+	PrometheusConfig string
+
 	PIDFile   string
 	Debug     bool
 	LogLevel  string // debug, info, warn, error or ""
@@ -43,27 +46,29 @@ func application(f *Flags) (*kingpin.Application, []command) {
 	app.HelpFlag.Short('h')
 	app.Flag("config", "The configuration file ("+defaultConfig+").").PlaceHolder("FILE").StringVar(&f.config)
 	app.Flag("config.file", "The same as --config.").PlaceHolder("FILE").StringVar(&f.configFile)
+	app.Flag("prometheus.config", "A Prometheus file whose scrape configs and external labels a poller takes over.").PlaceHolder("FILE").StringVar(&f.PrometheusConfig)
 	app.Flag("pid", "File to write the process id to while running.").PlaceHolder("FILE").StringVar(&f.PIDFile)
 	app.Flag("debug", "Log with the level debug.").BoolVar(&f.Debug)
 	app.Flag("log.level", "Log level: debug, info, warn or error; stronger than --debug and the file.").PlaceHolder("LEVEL").StringVar(&f.LogLevel)
 	app.Flag("log.format", "Log format: logfmt or json.").PlaceHolder("FORMAT").StringVar(&f.LogFormat)
 	app.Flag("web.listen-address", "Address to listen on for HTTP; stronger than monitor_port and web.listen_address.").PlaceHolder("HOST:PORT").StringVar(&f.Web.ListenAddress)
 	app.Flag("web.config.file", "File with TLS and users for HTTP, as for other Prometheus exporters.").PlaceHolder("FILE").StringVar(&f.Web.ConfigFile)
-	app.Flag("web.enable-lifecycle", "Allow reload by POST /-/reload.").BoolVar(&f.Web.EnableLifecycle)
+	app.Flag("web.enable-lifecycle", "Allow POST /-/reload, /-/pause, /-/resume and /-/switch.").BoolVar(&f.Web.EnableLifecycle)
 	app.Flag("web.enable-pprof", "Serve profiles under /debug/pprof/.").BoolVar(&f.Web.EnablePprof)
 	app.Flag("web.external-url", "URL under which the HTTP server is reached from outside.").PlaceHolder("URL").StringVar(&f.Web.ExternalURL)
 	app.Flag("web.route-prefix", "Prefix of all HTTP paths; the path of --web.external-url if not given.").PlaceHolder("PATH").StringVar(&f.Web.RoutePrefix)
 
 	check := app.Command("check", "Check a configuration or what it points to.")
-	return app, []command{
+	return app, append([]command{
 		pollerCommand(app),
 		receiverCommand(app),
 		standaloneCommand(app),
 		checkConfigCommand(check),
 		checkStreamCommand(check),
 		inspectCommand(app),
+		enrollCommand(app),
 		versionCommand(app),
-	}
+	}, ctlCommands(app)...)
 }
 
 // parse gives the command that args name; ended tells that they were answered already, by --help or --version. kingpin
@@ -126,6 +131,13 @@ func (f *Flags) load() (*config.Config, []config.Warning, error) {
 	c, warnings, err := config.Load(f.ConfigPath())
 	if err != nil {
 		return nil, warnings, err
+	}
+	if f.PrometheusConfig != "" {
+		more, err := c.AddPrometheus(f.PrometheusConfig)
+		warnings = append(warnings, more...)
+		if err != nil {
+			return nil, warnings, err
+		}
 	}
 	if f.Web.ListenAddress != "" {
 		c.Web.ListenAddress = f.Web.ListenAddress

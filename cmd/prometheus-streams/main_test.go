@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/choria-io/prometheus-streams/internal/config"
+	"github.com/choria-io/prometheus-streams/internal/enroll/enrolltest"
 )
 
 func TestMain(m *testing.M) {
@@ -31,18 +32,21 @@ func TestScripts(t *testing.T) {
 	if err != nil || len(scripts) < 10 {
 		t.Fatalf("%d scripts found, %v", len(scripts), err)
 	}
+	cmds := serverCmds()
+	cmds["exits"], cmds["waitfor"], cmds["puppetca"] = exits, waitFor, puppetCA
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
+			env.Values[puppetCAKey{}] = new(*enrolltest.CA)
 			dir := filepath.Join(env.WorkDir, "golden")
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				return err
 			}
 			return writeGolden(dir)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "waitfor": waitFor},
+		Cmds: cmds,
 	})
 }
 

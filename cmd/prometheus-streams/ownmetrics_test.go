@@ -13,11 +13,13 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/forward"
 	"github.com/choria-io/prometheus-streams/internal/poller"
 	"github.com/choria-io/prometheus-streams/internal/receiver"
+	"github.com/choria-io/prometheus-streams/internal/scrape"
 	"github.com/choria-io/prometheus-streams/internal/sink/gateway"
 	"github.com/choria-io/prometheus-streams/internal/sink/pushgateway"
 	"github.com/choria-io/prometheus-streams/internal/sink/remotewrite"
 	"github.com/choria-io/prometheus-streams/internal/spool"
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
+	"github.com/choria-io/prometheus-streams/internal/target"
 	"github.com/choria-io/prometheus-streams/internal/web"
 )
 
@@ -55,6 +57,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	t.Cleanup(func() { _ = disk.Release() })
 	forward.New(forward.Config{Spool: memory, Registerer: n})
 	poller.New(poller.Config{Publisher: "p", Registerer: n})
+	target.NewManager(target.Options{Registerer: n})
+	scrape.NewMetrics(n, nil)
 	receiver.NewMetrics(n)
 	gateway.New(gateway.Options{Registerer: n})
 	if _, err := pushgateway.New(pushgateway.Options{URL: "http://127.0.0.1:9091", Registerer: n}); err != nil {

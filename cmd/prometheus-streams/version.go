@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	promversion "github.com/prometheus/common/version"
+
+	"github.com/choria-io/prometheus-streams/internal/target"
 )
 
 func versionCommand(app *kingpin.Application) command {
@@ -30,7 +33,8 @@ func buildVersion() string {
 }
 
 func versionText() string {
-	return fmt.Sprintf("prometheus-streams %s (revision %s, %s, %s/%s)", buildVersion(), promversion.GetRevision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("prometheus-streams %s (revision %s, %s, %s/%s)\nservice discovery: %s",
+		buildVersion(), promversion.GetRevision(), runtime.Version(), runtime.GOOS, runtime.GOARCH, strings.Join(target.Discoveries(), " "))
 }
 
 // buildInfo is the metric that tells which build this is; its value is always 1.

@@ -10,6 +10,9 @@ import (
 	oklog "github.com/oklog/run"
 
 	"github.com/choria-io/prometheus-streams/internal/config"
+	"github.com/choria-io/prometheus-streams/internal/manage"
+	"github.com/choria-io/prometheus-streams/internal/manage/lifecycle"
+	"github.com/choria-io/prometheus-streams/internal/manage/micro"
 	"github.com/choria-io/prometheus-streams/internal/stream/embedded"
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
 )
@@ -27,6 +30,10 @@ type house struct {
 	group   oklog.Group
 	closers []func()
 	web     webParts
+	breaker *manage.Breaker
+	control func() *micro.Service // nil until there is a connection
+	// networks are the connections of the streams.
+	networks []network
 }
 
 // pollerGC is how much garbage, in percent of what is in use, a poller may gather: it makes little once it knows its
@@ -93,10 +100,16 @@ func runStandalone(ctx context.Context, env *environment) error {
 func live(ctx context.Context, env *environment, build func(*house) error) error {
 	h := &house{env: env, cfg: env.Config}
 	defer h.close()
+	if err := h.circuitBreaker(); err != nil {
+		return err
+	}
 	if err := h.listen(); err != nil {
 		return err
 	}
 	if err := build(h); err != nil {
+		return err
+	}
+	if err := h.management(); err != nil {
 		return err
 	}
 	h.serve()
@@ -132,11 +145,16 @@ func (h *house) connect(ctx context.Context, s *config.ReceiverStream, role stri
 	o.InProcess = server
 	o.Name = clientName(h.cfg, role)
 	o.Logger, o.Registerer = h.env.Logger, h.env.Registry
+	o.Optional = lifecycle.Prefix
 	conn, err := jetstream.Connect(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s_stream: %w", role, err)
 	}
 	h.closers = append(h.closers, conn.Close)
+	h.networks = append(h.networks, conn.NATS())
+	h.offerControl(func(subject string) *micro.Service {
+		return micro.New(micro.Options{Conn: conn.NATS(), Subject: subject, Breaker: h.breaker, Logger: h.env.Logger})
+	}, conn.Topic())
 	return conn, nil
 }
 

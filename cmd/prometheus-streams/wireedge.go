@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/choria-io/prometheus-streams/internal/config"
 	"github.com/choria-io/prometheus-streams/internal/exposition"
 	"github.com/choria-io/prometheus-streams/internal/forward"
 	"github.com/choria-io/prometheus-streams/internal/frame"
@@ -48,6 +47,7 @@ func (h *house) edgeTo(o outlet) error {
 	if err != nil {
 		return err
 	}
+	h.breaker.Manage(p)
 	forwarder := forward.New(forward.Config{
 		Spool: waiting, Publisher: o.publisher, BytesPerSecond: int64(h.cfg.Spool.ForwardLimit),
 		Logger: h.env.Logger, Registerer: h.env.Registry,
@@ -77,22 +77,17 @@ func runEdge(ctx context.Context, env *environment, p *poller.Poller, w waiting,
 	return nil
 }
 
-// poller makes the poller with the targets of the configuration, which a reload changes.
+// poller makes the poller with the targets of the configuration, which discovery and a reload change.
 func (h *house) poller(w waiting, o outlet) (*poller.Poller, error) {
 	c := h.cfg
-	targets, err := targetsOf(c)
-	if err != nil {
-		return nil, err
-	}
-	client, err := scrape.NewClient()
-	if err != nil {
-		return nil, err
-	}
 	limits := frame.DefaultLimits()
 	known, before := h.leftovers(w)
+	guard := scrape.NewGuard(seriesLimit(c.Poller.SeriesLimit))
+	shared := &scrape.Shared{}
 	options := scrape.Options{
-		Client: client, Schemas: exposition.NewSchemas(known...), Buffers: &scrape.Buffers{}, Version: h.env.Version,
+		Shared: shared, Schemas: exposition.NewSchemas(known...), Buffers: &scrape.Buffers{}, Version: h.env.Version,
 		Self: h.env.Registry, Limits: &limits, TextBody: o.format1 != nil,
+		Guard: guard, Metrics: scrape.NewMetrics(h.env.Registry, guard),
 	}
 	s := &bundleSpool{spool: w, subject: o.subject, subjects: o.subjects, publisher: c.Identity}
 	pc := poller.Config{
@@ -109,40 +104,7 @@ func (h *house) poller(w waiting, o outlet) (*poller.Poller, error) {
 		pc.FlushAge = time.Duration(*c.Poller.FlushAge)
 	}
 	p := poller.New(pc)
-	p.Update(targets)
-	h.env.OnReload(func(next *config.Config) error {
-		targets, err := targetsOf(next)
-		if err != nil {
-			return err
-		}
-		p.Update(targets)
-		return nil
-	})
-	return p, nil
-}
-
-// targetsOf lists what a configuration wants scraped: its jobs, and the process itself if it serves its metrics.
-func targetsOf(c *config.Config) ([]*target.Target, error) {
-	s := target.Schedule{Interval: time.Duration(c.ScrapeInterval), Timeout: time.Duration(c.ScrapeTimeout)}
-	var out []*target.Target
-	for _, job := range c.Jobs {
-		for _, t := range job.Targets {
-			made, err := target.FromJob(job.Name, t.Name, string(t.URL), s, c.Labels())
-			if err != nil {
-				return nil, fmt.Errorf("%s:%d: %w", c.File, t.Line, err)
-			}
-			made.SampleLimit = c.Poller.SampleLimit
-			out = append(out, made)
-		}
-	}
-	if address := c.ListenAddress(); address != "" {
-		self, err := target.FromSelf(c.Identity, "http://"+address+"/metrics", s, c.Labels())
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, self)
-	}
-	return out, nil
+	return p, h.targets(p, shared)
 }
 
 // bundleSpool gives a poller's bundles the subjects under which the spool keeps them.

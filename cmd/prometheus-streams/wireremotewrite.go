@@ -48,13 +48,16 @@ func (h *house) remoteWrite(common receiver.Config, blocks []inlet, i int) error
 		Protocol: c.Protocol, PublisherLabel: string(c.PublisherLabel), WriteRelabel: c.Block.WriteRelabel,
 		OutOfOrderWindow: time.Duration(c.OutOfOrderWindow),
 		NoMetadata:       c.Block.Metadata.Send != nil && !*c.Block.Metadata.Send,
-		StateDirectory:   common.StateDirectory, Schema: common.Schemas.Lookup,
+		SendExemplars:    c.Block.SendExemplars, SendNativeHistograms: c.Block.SendNativeHistograms,
+		LateDirectory: c.LateDirectory, LateMaxSize: int64(c.LateMaxSize),
+		StateDirectory: common.StateDirectory, Schema: common.Schemas.Lookup,
 		Owners: sink.NewOwners(h.cfg.Receiver.Limits.Targets, h.env.Logger),
 		Logger: h.env.Logger, Registerer: h.env.Registry,
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", at, err)
 	}
+	h.breaker.Manage(s)
 	h.actor(s.Run)
 	common.Name, common.Sink = name, s
 	for _, b := range blocks {

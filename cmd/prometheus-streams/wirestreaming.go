@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/config"
 	"github.com/choria-io/prometheus-streams/internal/forward"
+	"github.com/choria-io/prometheus-streams/internal/manage/lifecycle"
+	"github.com/choria-io/prometheus-streams/internal/manage/micro"
 	"github.com/choria-io/prometheus-streams/internal/poller"
 	"github.com/choria-io/prometheus-streams/internal/receiver"
 	"github.com/choria-io/prometheus-streams/internal/stream"
@@ -50,41 +51,29 @@ func durableName(s *config.Stream, sink string) string {
 
 // connectStreaming opens a connection to NATS Streaming, which goes on trying for as long as the process lives.
 func (h *house) connectStreaming(ctx context.Context, s *config.Stream, role, clientID string) (*streaming.Conn, error) {
-	if s.InboxPrefix != "" || s.Domain != "" {
-		return nil, fmt.Errorf("%s_stream: inbox_prefix and domain are of JetStream, they do not go with cluster_id", role)
-	}
 	o, err := h.natsOptions(published(s))
 	if err != nil {
 		return nil, fmt.Errorf("%s_stream: %w", role, err)
+	}
+	if o.InboxPrefix != "" || o.Domain != "" {
+		return nil, fmt.Errorf("%s_stream: inbox_prefix and domain, also of a context, are of JetStream: they do not go with cluster_id", role)
 	}
 	conn, err := streaming.Connect(ctx, streaming.Options{
 		URLs: o.URLs, ClusterID: s.ClusterID, ClientID: clientID, Topic: s.Topic, Name: clientName(h.cfg, role),
 		UserInfo: o.UserInfo, TokenSource: o.TokenSource, CredentialsFile: o.CredentialsFile, NKeySeedFile: o.NKeySeedFile,
 		TLS: o.TLS, TLSRoots: o.TLSRoots, TLSFirst: o.TLSFirst, Dialer: o.Dialer,
-		Announce: func() (string, []byte) { return h.lifecycle(role) },
+		Optional: lifecycle.Prefix,
 		Logger:   h.env.Logger, Registerer: h.env.Registry,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s_stream: %w", role, err)
 	}
 	h.closers = append(h.closers, conn.Close)
+	h.networks = append(h.networks, conn.NATS())
+	h.offerControl(func(subject string) *micro.Service {
+		return micro.New(micro.Options{Conn: conn.NATS(), Subject: subject, Breaker: h.breaker, Logger: h.env.Logger})
+	}, conn.Topic())
 	return conn, nil
-}
-
-// lifecycle is the event that version 1.0 published at each connection, and programs of Choria look out for.
-func (h *house) lifecycle(role string) (subject string, data []byte) {
-	component := "prometheus_streams_" + role
-	data, err := json.Marshal(struct {
-		Protocol  string `json:"protocol"`
-		Identity  string `json:"identity"`
-		Component string `json:"component"`
-		Timestamp int64  `json:"timestamp"`
-		Version   string `json:"version"`
-	}{"choria:lifecycle:startup:1", h.cfg.Identity, component, time.Now().Unix(), h.env.Version})
-	if err != nil {
-		return "", nil
-	}
-	return "choria.lifecycle.event.startup." + component, data
 }
 
 // streamingEdge adds poller, spool and forwarder for NATS Streaming.
@@ -131,7 +120,7 @@ func (h *house) checkStreaming(ctx context.Context, s *config.Stream, role strin
 	if err != nil {
 		return err
 	}
-	if err := conn.Publisher().Ready(ctx); err != nil {
+	if err := connected(ctx, conn); err != nil {
 		return fmt.Errorf("%s_stream: cluster_id %s: %w", role, s.ClusterID, err)
 	}
 	_, _ = fmt.Fprintf(h.env.Stdout, "%s_stream: the NATS Streaming server of cluster_id %s answers; the topic is %s\n", role, s.ClusterID, s.Topic)

@@ -29,7 +29,7 @@ func address(o *jetstream.Options, s *config.ReceiverStream) (*natsContext, erro
 	o.URLs = []string{c.URL}
 	o.InboxPrefix = cmp.Or(s.InboxPrefix, c.InboxPrefix)
 	o.Domain = cmp.Or(s.Domain, c.Domain)
-	o.TLSFirst = c.TLSFirst
+	o.TLSFirst = s.TLSFirst || c.TLSFirst
 	return c, nil
 }
 
@@ -101,7 +101,7 @@ func (h *house) secure(o *jetstream.Options, s *config.ReceiverStream, c *natsCo
 	return nil
 }
 
-// offline tells what is wrong with contexts and certificates of a role's streams, as far as the files show it.
+// offline tells what is wrong with contexts and certificates of a role's streams and of its management, as far as the files show it.
 func offline(cfg *config.Config, role config.Role) error {
 	h := &house{env: &environment{Logger: slog.New(slog.DiscardHandler)}, cfg: cfg}
 	check := func(s *config.ReceiverStream, name string) error {
@@ -114,6 +114,11 @@ func offline(cfg *config.Config, role config.Role) error {
 			return fmt.Errorf("%s: %s: %w", cfg.File, name, err)
 		}
 		return nil
+	}
+	if cfg.Management.Choria() {
+		if _, _, _, err := choriaTLS(cfg); err != nil {
+			return fmt.Errorf("%s: %w", cfg.File, err)
+		}
 	}
 	switch {
 	case role == config.PollerRole && cfg.PollerStream != nil:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/choria-io/prometheus-streams/internal/poller"
 	"github.com/choria-io/prometheus-streams/internal/sink/gateway"
+	"github.com/choria-io/prometheus-streams/internal/target"
 	"github.com/choria-io/prometheus-streams/internal/web"
 )
 
@@ -21,6 +22,7 @@ const shownTargets = 500
 type webParts struct {
 	server  *web.Server
 	poller  *poller.Poller
+	targets *target.Manager
 	gateway *gateway.Gateway
 	edge    link
 	centre  []link
@@ -37,7 +39,7 @@ func (h *house) listen() error {
 		Addresses: []string{address}, ConfigFile: h.cfg.Web.ConfigFile,
 		RoutePrefix: flags.RoutePrefix, ExternalURL: flags.ExternalURL,
 		Gatherer: h.env.Registry, Registerer: h.env.Registry,
-		Ready: h.ready, Reload: h.env.Reload, EnableLifecycle: h.cfg.Web.EnableLifecycle,
+		Ready: h.ready, Reload: h.env.Reload, EnableLifecycle: h.cfg.Web.EnableLifecycle, Control: h.controlOverHTTP,
 		Profiling: flags.EnablePprof,
 		Page:      h.page, Logger: h.env.Logger,
 	}
@@ -83,7 +85,9 @@ func (h *house) ready() error {
 }
 
 func (h *house) page() web.Page {
-	p := web.Page{Role: string(h.env.Role), Version: h.env.Version, Facts: []web.Fact{{Name: "Publisher", Value: h.cfg.Identity}}}
+	p := web.Page{Role: string(h.env.Role), Version: h.env.Version, Facts: []web.Fact{
+		{Name: "Publisher", Value: h.cfg.Identity}, {Name: "Paused", Value: h.pausedFact()},
+	}}
 	if h.web.edge != nil {
 		p.Facts = append(p.Facts, web.Fact{Name: "Publishes to stream", Value: h.web.edge.Stream()})
 	}

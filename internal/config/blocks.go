@@ -27,6 +27,7 @@ type Stream struct {
 	ClusterID string `yaml:"cluster_id,omitempty"`
 
 	TLS          *TLS   `yaml:"tls,omitempty"`
+	TLSFirst     bool   `yaml:"tls_first,omitempty"`
 	Credentials  string `yaml:"credentials,omitempty"`
 	NKeySeedFile string `yaml:"nkey_seed_file,omitempty"`
 	User         string `yaml:"user,omitempty"`
@@ -121,6 +122,9 @@ type Management struct {
 	Micro      bool   `yaml:"micro,omitempty"`
 	WhenPaused string `yaml:"when_paused,omitempty"`
 	Remember   bool   `yaml:"remember,omitempty"`
+
+	// LifecycleEvents tells whether Choria's events are published on the connection of the stream; nil means so.
+	LifecycleEvents *bool `yaml:"lifecycle_events,omitempty"`
 }
 
 // ManagementAuth says who may do what.
@@ -135,7 +139,9 @@ type Poller struct {
 	// ScrapeConcurrency bounds scrapes at the same time; 0 is no bound.
 	ScrapeConcurrency int `yaml:"scrape_concurrency"`
 	// SampleLimit bounds the samples of one scrape; 0 is no bound.
-	SampleLimit int  `yaml:"sample_limit"`
+	SampleLimit int `yaml:"sample_limit"`
+	// SeriesLimit bounds the series of all targets together; nil is as many as the memory holds, 0 is no bound.
+	SeriesLimit *int `yaml:"series_limit,omitempty"`
 	FlushSize   Size `yaml:"flush_size"`
 	// FlushAge is how long a bundle waits for more frames; nil is min(1s, interval/50).
 	FlushAge         *Duration `yaml:"flush_age,omitempty"`

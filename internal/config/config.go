@@ -17,8 +17,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"reflect"
 	"regexp"
 	"strconv"
 	"time"
@@ -72,7 +70,12 @@ type Config struct {
 	Web      Web       `yaml:"web"`
 	Embedded *Embedded `yaml:"embedded,omitempty"`
 
+	// Ignored are the sections of a Prometheus file (AddPrometheus) that mean nothing here.
+	Ignored []string `yaml:"-"`
+
 	lines map[string]int
+	// scrapeFiles are the scrape configs of ScrapeConfigFiles, prometheus those of a Prometheus file.
+	scrapeFiles, prometheus ScrapeConfigs
 }
 
 func (c *Config) defaults() {
@@ -114,7 +117,7 @@ func Load(path string) (*Config, []Warning, error) {
 // Parse parses the bytes of a file. The name is used in messages, and its directory is where relative paths of files to
 // read (never of those to write) start. The error is an *Errors.
 func Parse(name string, data []byte) (*Config, []Warning, error) {
-	d := &decoder{file: name, dir: filepath.Dir(name), lines: map[string]int{}, fields: map[reflect.Type][]field{}}
+	d := newDecoder(name)
 	c := &Config{File: name, lines: d.lines}
 	c.defaults()
 	if root, ok := d.document(data); ok {

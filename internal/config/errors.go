@@ -66,6 +66,14 @@ func (e *Errors) add(file string, line int, text string) {
 	e.List = append(e.List, &Error{File: file, Line: line, Text: text})
 }
 
+// addAll adds the problems of another file.
+func (e *Errors) addAll(more *Errors) {
+	for _, one := range more.List {
+		e.add(one.File, one.Line, one.Text)
+	}
+	e.Omitted += more.Omitted
+}
+
 // or is nil for no problems, so that the nil is an untyped one.
 func (e *Errors) or() error {
 	if len(e.List) == 0 {

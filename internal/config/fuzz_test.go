@@ -16,6 +16,8 @@ func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		string(seed), everySecret, pollerBlock, receiverBlock, "", "---\n", "a: &a [*a]", "gateway: &g {<<: *g}", "jobs: &j {a: *j}",
 		"push_gateway: {url: 'http://a', http_headers: &h {x: *h}}", "scrape_configs: [&s {job_name: a, b: *s}]",
+		everyScrapeKey, "scrape_configs: [{job_name: a, static_configs: [&g {targets: [a]}, *g], relabel_configs: [{action: drop, regex: '('}]}]",
+		"scrape_configs: [{job_name: a, <<: {tls_config: {x: [1, {y: z}]}}}]", "scrape_configs: [{job_name: a, params: !!binary x}]",
 		"!!binary x: y", "max_age: !!float 1", "debug: !!bool x", "identity: !!int x", "? {a: b}\n: c", "monitor_port: 0x1f",
 		"receiver_stream: [&a {urls: nats://a, stream: b}, *a, {<<: [*a, *a], topic: c}]",
 		"push_gateway: {url: 'http://a', oauth2: {client_id: a, token_url: b, claims: &c {a: *c}}}",

@@ -23,6 +23,8 @@ remote_write:
   queue_config: {max_shards: 5, capacity: 100}
   publisher_label: true
   out_of_order_window: 30m
+  late_directory: /var/late
+  late_max_size: 100MiB
 - url: http://b
 `))
 	if err != nil {
@@ -35,10 +37,11 @@ remote_write:
 	if time.Duration(a.Block.RemoteTimeout) != 7*time.Second || a.Block.Headers["X-Scope-OrgID"] != "tenant" ||
 		len(a.Block.WriteRelabel) != 1 || a.Block.WriteRelabel[0].Action != "drop" || a.Protocol != "1" ||
 		*a.Block.Metadata.Send || a.Block.HTTP.BasicAuth.Username != "u" || !a.Block.HTTP.FollowRedirects ||
-		a.PublisherLabel == "" || time.Duration(a.OutOfOrderWindow) != 30*time.Minute {
+		a.PublisherLabel == "" || time.Duration(a.OutOfOrderWindow) != 30*time.Minute ||
+		a.LateDirectory != "/var/late" || a.LateMaxSize != 100*MiB || !a.Block.SendExemplars || !a.Block.SendNativeHistograms {
 		t.Errorf("block %+v", a)
 	}
-	if b.Protocol != "" || b.Block.Metadata.Send != nil || !b.Block.HTTP.EnableHTTP2 {
+	if b.Protocol != "" || b.Block.Metadata.Send != nil || b.Block.SendExemplars || b.Block.SendNativeHistograms || !b.Block.HTTP.EnableHTTP2 {
 		t.Errorf("block %+v", b)
 	}
 }

@@ -21,7 +21,7 @@ func TestForRole(t *testing.T) {
 		"poller, other's Streaming": {PollerRole, pollerBlock + jobs + "receiver_stream: {urls: nats://a, cluster_id: a}", ""},
 		"poller, tls above":         {PollerRole, pollerBlock + jobs + "tls: {scheme: puppet, ssl_dir: a}", ""},
 		"poller, tls in its block":  {PollerRole, jobs + "poller_stream: {urls: nats://a, stream: a, tls: {scheme: manual}}", ""},
-		"poller, scrape_configs":    {PollerRole, pollerBlock + "scrape_configs: [{job_name: a}]", "scrape_configs: service discovery"},
+		"poller, scrape_configs":    {PollerRole, pollerBlock + "scrape_configs: [{job_name: a}]", ""},
 		"poller, remote write":      {PollerRole, pollerBlock + jobs + "remote_write: [{url: 'http://a'}]", ""},
 		"receiver":                  {ReceiverRole, receiverBlock + gateway, ""},
 		"receiver, push gateway":    {ReceiverRole, receiverBlock + "push_gateway: {url: 'http://a'}", ""},
@@ -67,7 +67,7 @@ func TestRoleWarnings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(warnings) != 2 || warnings[0].String() != "c.yaml:2: management: management is not in this build yet; the block is ignored" || warnings[1].Line != 1 {
+	if len(warnings) != 1 || warnings[0].Line != 1 {
 		t.Errorf("warnings %v", warnings)
 	}
 }
@@ -81,6 +81,7 @@ func TestFrozen(t *testing.T) {
 		{PollerRole, "\n" + strings.ReplaceAll(base, "http://a'}]", "http://b'}]") + "scrape_interval: 5s\ndebug: true\npoller: {sample_limit: 5}\ngateway: {}", ""},
 		{PollerRole, "monitor_port: 1\nspool: {max_size: 5}\n" + strings.Replace(base, "METRICS", "OTHER", 1), "monitor_port poller_stream spool"},
 		{PollerRole, base + "poller: {flush_size: 5}", "poller"},
+		{PollerRole, base + "management: {micro: true}", "management"},
 		{ReceiverRole, base + "gateway: {}\nmax_age: 5", "max_age gateway"},
 		{ReceiverRole, strings.Replace(base, "password: b", "password: c", 1), "push_gateway"},
 		{ReceiverRole, strings.Replace(base, "METRICS", "OTHER", 1), ""},

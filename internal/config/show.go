@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	promconfig "github.com/prometheus/common/config"
+	"github.com/prometheus/prometheus/model/relabel"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -26,9 +27,6 @@ func (c *Config) Show() (string, error) {
 
 // MarshalYAML shows the block with our keys.
 func (v RemoteWrite) MarshalYAML() (any, error) { return newMask().node(v.Prometheus, 0), nil }
-
-// MarshalYAML shows the block.
-func (v ScrapeConfig) MarshalYAML() (any, error) { return newMask().node(v.Prometheus, 0), nil }
 
 // mask copies nodes with everything hidden that may be a secret. It stops at a depth and at a number of values:
 // aliases could make both endless.
@@ -51,6 +49,7 @@ func (m *mask) node(n *yaml.Node, depth int) *yaml.Node {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: "…"}
 	}
 	out := &yaml.Node{Kind: n.Kind, Tag: n.Tag, Style: n.Style, Value: redact(n.Value)}
+	rule := n.Kind == yaml.MappingNode && isRelabelRule(n)
 	for i, item := range n.Content {
 		if m.left < 0 && i%2 == 0 {
 			break
@@ -60,12 +59,30 @@ func (m *mask) node(n *yaml.Node, depth int) *yaml.Node {
 		} else if n.Kind == yaml.MappingNode && i%2 == 0 && resolve(item).Kind == yaml.ScalarNode {
 			item = resolve(item)
 			item = &yaml.Node{Kind: item.Kind, Tag: item.Tag, Style: item.Style, Value: item.Value}
+		} else if rule && resolve(item).Kind == yaml.ScalarNode { // an @ in a regex is not that of a URL
+			item = resolve(item)
+			m.left--
+			item = &yaml.Node{Kind: item.Kind, Tag: item.Tag, Style: item.Style, Value: item.Value}
 		} else {
 			item = m.node(item, depth+1)
 		}
 		out.Content = append(out.Content, item)
 	}
 	return out
+}
+
+// isRelabelRule tells that a mapping has no keys but those of a rule of relabelling.
+func isRelabelRule(n *yaml.Node) bool {
+	known := fieldsOf(reflect.TypeFor[relabel.Config]())
+	regex := false
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := resolve(n.Content[i]).Value
+		if !slices.ContainsFunc(known, func(f field) bool { return f.name == key }) {
+			return false
+		}
+		regex = regex || key == "regex"
+	}
+	return regex
 }
 
 // hide keeps the keys of a mapping and the length of a list, so that what is shown can be read again, and no value.
@@ -89,7 +106,7 @@ func (m *mask) hide(n *yaml.Node, depth int) *yaml.Node {
 }
 
 // Files lists the problems with files that the configuration names to be read: those of the role's streams, of the web
-// server and of the Push Gateway's client.
+// server, of scrape configs and of the Push Gateway's client.
 func (c *Config) Files(role Role) error {
 	var e Errors
 	check := func(path, file string) {
@@ -115,6 +132,9 @@ func (c *Config) Files(role Role) error {
 		for i := range c.ReceiverStreams {
 			stream(c.receiverPath(i), &c.ReceiverStreams[i].Stream)
 		}
+	}
+	if role.Polls() {
+		c.scrapeFilesMissing(&e)
 	}
 	check("web.config_file", c.Web.ConfigFile)
 	if c.PushGateway != nil && role.Receives() {

@@ -27,9 +27,15 @@ jobs: {a: {targets: [{name: x, url: 'http://u:canary@a/m'}]}}
 scrape_configs:
 - job_name: b
   basic_auth: {username: a, password: canary}
-  oauth2: {client_id: i, client_secret: canary, token_url: 'http://u:canary@x'}
-  authorization: {credentials: canary}
+  proxy_url: http://u:canary@p
   proxy_connect_header: {A: [canary]}
+- job_name: c
+  oauth2: {client_id: i, client_secret: canary, token_url: 'http://u:canary@x'}
+- job_name: d
+  authorization: {credentials: canary}
+  http_headers: {X: {secrets: [canary]}}
+  consul_sd_configs: [{server: a, token: canary}]
+  relabel_configs: [{source_labels: [a], regex: '((.*)@(.*))', target_label: b}]
 remote_write:
 - url: http://u:canary@a
   bearer_token: canary

@@ -51,18 +51,23 @@ func (c *Config) finish(d *decoder) {
 	for i, f := range c.ScrapeConfigFiles {
 		c.ScrapeConfigFiles[i] = d.toRead(f)
 	}
+	for i := range c.ScrapeConfigs {
+		if !d.failed("scrape_interval") && !d.failed("scrape_timeout") {
+			c.ScrapeConfigs[i].finish(d, c.global())
+		}
+	}
 	c.Spool.finish(d)
 	c.Receiver.finish(d)
 	d.notNegative("poller.scrape_concurrency", c.Poller.ScrapeConcurrency)
 	d.notNegative("poller.sample_limit", c.Poller.SampleLimit)
+	if l := c.Poller.SeriesLimit; l != nil {
+		d.notNegative("poller.series_limit", *l)
+	}
 	d.positive("poller.flush_size", int64(c.Poller.FlushSize))
 	d.positive("poller.keyframe_interval", int64(c.Poller.KeyframeInterval))
 
 	c.TLS.finish(d, "tls")
-	if m := c.Management; m != nil {
-		m.TLS.finish(d, "management.tls")
-		d.oneOf("management.when_paused", m.WhenPaused, "", "discard", "hold")
-	}
+	c.Management.finish(d)
 	if c.PollerStream != nil {
 		c.PollerStream.finish(d, "poller_stream", "poller", c.Identity)
 	}

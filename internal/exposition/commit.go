@@ -17,6 +17,10 @@ func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 	if l.tally.limited {
 		return l.refuse(fmt.Errorf("sample_limit exceeded: %d samples after relabelling, limit %d", l.tally.appended, l.rules.SampleLimit))
 	}
+	if l.tally.bucketed {
+		return l.refuse(l.bucketError())
+	}
+	l.extras.settle()
 	var old []frame.Series
 	var families []frame.Family
 	if l.catalog != nil {
@@ -39,6 +43,7 @@ func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 		}
 	}
 	l.presence()
+	l.extras.sort(len(l.catalog.schema.Series))
 	l.keep(kind, positional && !p.aliased && !p.conflict && l.tally.skipped.Ahead == 0)
 	l.blank, l.failed = false, nil
 	return l.parsed(), nil
@@ -203,6 +208,7 @@ func (l *Layout) replace(order, place, families []int32, missed []uint8) {
 		l.stamps, l.stampBuf = stamps, stamps
 	}
 	p.present = present
+	l.extras.move(order, place)
 	for i := range p.lines {
 		ln := &p.lines[i]
 		if ln.series >= 0 {
@@ -243,6 +249,9 @@ func (l *Layout) presence() {
 func (l *Layout) keep(kind kind, positional bool) {
 	p := l.pass
 	sk := &skeleton{catalog: l.catalog, kind: kind, positional: positional, arena: p.arena, lines: p.lines, tail: p.tail}
+	if positional {
+		sk.starts = l.extras.starts
+	}
 	if l.skeleton != nil && l.skeleton.equal(sk) {
 		return
 	}

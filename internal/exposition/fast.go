@@ -53,7 +53,7 @@ func (l *Layout) match(sk *skeleton, body []byte) (at, pos int) {
 // matchSuffix reads what follows a value on its line. What needs more thought than a timestamp is not ok.
 func (l *Layout) matchSuffix(kind kind, ln *line, body []byte, pos int) (next int, ok bool) {
 	if kind != kindText {
-		return 0, false
+		return l.matchExemplar(ln, body, pos)
 	}
 	ts, next := parseSuffix(body, pos)
 	if next < 0 {

@@ -14,17 +14,20 @@ import (
 // underscores, which every reader understands.
 type Format struct {
 	openMetrics bool
+	protobuf    bool
 	escaping    model.EscapingScheme
 	contentType string
 }
 
-// Negotiate gives the format that suits an Accept header best: OpenMetrics 1.0 or 0.0.1 if asked for, else the text
-// format 0.0.4; names outside of the old character set are escaped as the header says.
+// Negotiate gives the format that suits an Accept header best: delimited protobuf, OpenMetrics 1.0 or 0.0.1 if asked
+// for, else the text format 0.0.4; names outside of the old character set are escaped as the header says.
 func Negotiate(accept string) Format {
 	f := expfmt.NegotiateAccept(http.Header{"Accept": {accept}},
-		expfmt.NewFormat(expfmt.TypeTextPlain), expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtOpenMetrics_0_0_1)
+		expfmt.NewFormat(expfmt.TypeTextPlain), expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtOpenMetrics_0_0_1,
+		expfmt.NewFormat(expfmt.TypeProtoDelim))
 	return Format{
 		openMetrics: f.FormatType() == expfmt.TypeOpenMetrics,
+		protobuf:    f.FormatType() == expfmt.TypeProtoDelim,
 		escaping:    f.ToEscapingScheme(),
 		contentType: string(f),
 	}
@@ -38,7 +41,11 @@ func (f Format) ContentType() string {
 	return f.contentType
 }
 
-// OpenMetrics tells whether it is OpenMetrics; else it is the text format.
+// Protobuf tells whether it is the protobuf format: messages of io.prometheus.client.MetricFamily, each behind its
+// length. It alone holds native histograms and start timestamps.
+func (f Format) Protobuf() bool { return f.protobuf }
+
+// OpenMetrics tells whether it is OpenMetrics.
 func (f Format) OpenMetrics() bool { return f.openMetrics }
 
 // Escaping is how names outside of the old character set are written.

@@ -7,9 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
+	"github.com/prometheus/prometheus/model/value"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
@@ -38,7 +40,21 @@ func fuzzRules(sel byte) Rules {
 	if sel&16 != 0 {
 		r.LabelLimit = 6
 	}
+	if sel&64 != 0 {
+		r.ScrapeNativeHistograms, r.StartTimestamps, r.NativeHistogramMinBucketFactor = true, true, 1.1
+		r.AlwaysScrapeClassicHistograms = sel&1 != 0
+	}
+	if sel&128 != 0 {
+		r.ScrapeNativeHistograms, r.ConvertClassicHistogramsToNHCB = true, sel&4 == 0
+		r.NativeHistogramBucketLimit, r.AlwaysScrapeClassicHistograms = 3, sel&2 != 0
+	}
 	return r
+}
+
+// seedMessages are bodies in the protobuf format.
+func seedMessages(t testing.TB) []string {
+	t.Helper()
+	return append(odd(t, time.UnixMilli(1_699_999_999_000)), program(t, 1, expfmt.TypeProtoDelim))
 }
 
 func seedBodies() []string {
@@ -57,6 +73,7 @@ func seedBodies() []string {
 		"a 1\r\nb 2\r\n",
 		"{\"ü.x\",\"l.y\"=\"\\\"\\\\\\n\"} 1\n{\"b\"} 2\n",
 		"a{x=\"1\",y=\"2\"} 1\na{y=\"2\",x=\"1\"} 2\n",
+		"a{x=\"1\",y=\"2\x17} 1\na{y= 2\",x=\"1\"} 2\n",
 		"a{le=\"1\"} 1\na{le=\"1.0\"} 1\n",
 		"foo+1 \nfoo{}1\nfoo {} 2\n foo 3\n",
 		"a 0x1p-2\nb 1_000\nc 0x10\nd .5\ne 5.\nf 1e400\ng 1e-400\nh 123456789012345678901234567890\ni 0.1234567890123456789\nj -1e22\nk 1e23\nl +5\nm inf\nn Infinity\no nan\n",
@@ -77,6 +94,15 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(b), textType, byte(i))
 		f.Add([]byte(b), openMetricsType, byte(0))
 	}
+	for i, b := range seedMessages(f) {
+		f.Add([]byte(b), protoType, byte(i*8))
+		f.Add([]byte(b), protoType, byte(64+i))
+		f.Add([]byte(b), protoType, byte(128+i))
+	}
+	for _, sel := range []byte{0, 64, 65, 128, 130, 192} {
+		f.Add([]byte(created(1)), openMetricsType, sel)
+		f.Add([]byte(created(2)), textType, sel)
+	}
 	f.Add([]byte("\x01a"), "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited", byte(0))
 	f.Add([]byte("a 1\n"), "text/html; charset", byte(0))
 	f.Fuzz(func(t *testing.T, body []byte, contentType string, sel byte) {
@@ -93,6 +119,9 @@ func FuzzParse(f *testing.F) {
 func FuzzFastPath(f *testing.F) {
 	for i, b := range seedBodies() {
 		f.Add([]byte(b), []byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17}, byte(i*4))
+	}
+	for _, sel := range []byte{32, 32 + 64, 33, 34 + 64} {
+		f.Add([]byte(created(1)), []byte("\x00\x02\x03\x01\x08\x01\x00\x0a\x02\x07\x10\x11\x02\x04\x05"), sel)
 	}
 	f.Add([]byte(strings.Join(seedBodies()[2:10], "")), []byte("\x13\x25\x37\x49\x51\x62\x73\x84\x95"), byte(0))
 	f.Fuzz(func(t *testing.T, body, edits []byte, sel byte) {
@@ -159,56 +188,107 @@ func edit(b, first []byte, op, x, y byte) []byte {
 	return bytes.Join(lines, nil)
 }
 
-// FuzzWriter writes what a body gave and reads it again, in both formats.
+// FuzzWriter writes what a body gave and reads it again: from each format into each.
 func FuzzWriter(f *testing.F) {
 	for i, b := range seedBodies() {
-		f.Add([]byte(b), i%2 == 0)
+		f.Add([]byte(b), byte(0), byte(i%3))
+		f.Add([]byte(b), byte(1), byte(i%3))
 	}
-	f.Fuzz(func(t *testing.T, body []byte, open bool) {
-		rules := Rules{Target: labels.FromStrings("job", "j"), HonorLabels: true, HonorTimestamps: true}
-		p, err := NewLayout(rules, NewSchemas()).Parse(bytes.Clone(body), textType)
+	f.Add([]byte(created(1)), byte(1), byte(1))
+	for i, b := range seedMessages(f) {
+		f.Add([]byte(b), byte(2), byte(2))
+		f.Add([]byte(b), byte(2), byte(i%2))
+	}
+	types, accepts := [...]string{textType, openMetricsType, protoType}, [...]string{acceptText, acceptOpenMetrics, acceptProto}
+	f.Fuzz(func(t *testing.T, body []byte, from, to byte) {
+		from, to = from%3, to%3
+		rules := Rules{Target: labels.FromStrings("job", "j"), HonorLabels: true, HonorTimestamps: true, ScrapeNativeHistograms: true}
+		p, err := NewLayout(rules, NewSchemas()).Parse(bytes.Clone(body), types[from])
 		if err != nil {
 			return
 		}
-		accept, contentType := acceptText, textType
-		if open {
-			accept, contentType = acceptOpenMetrics, openMetricsType
-		}
 		var b bytes.Buffer
-		w := NewWriter(&b, Negotiate(accept))
-		want, types := writeParsed(t, w, p, rules.Target)
+		w := NewWriter(&b, Negotiate(accepts[to]))
+		want, families := writeParsed(t, w, p, rules.Target)
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if b.Len() == 0 {
-			return
-		}
-		again, err := NewLayout(rules, NewSchemas()).Parse(b.Bytes(), contentType)
+		written := bytes.Clone(b.Bytes())
+		again, err := NewLayout(rules, NewSchemas()).Parse(b.Bytes(), types[to])
 		if err != nil {
-			t.Fatalf("what was written cannot be read: %v\n%s", err, b.Bytes())
+			t.Fatalf("what was written cannot be read: %v\n%q", err, written)
+		}
+		if to != 2 && len(written) > 0 {
+			sameTypes(t, again, families, to == 1)
 		}
 		got := map[string]Sample{}
-		for i, s := range allSamples(again, rules.Target) {
+		for _, s := range allSamples(again, rules.Target) {
 			got[s.Labels.String()] = s
-			name := s.Labels.Get(model.MetricNameLabel)
-			want := types[name]
-			if open && want == model.MetricTypeCounter && !strings.HasSuffix(name, "_total") {
-				want = model.MetricTypeUnknown
-			}
-			x := again.Schema.Series[i].Family
-			if want != "" && (x < 0 || again.Schema.Families[x].Type != want) {
-				t.Errorf("%s has family %d, want type %s\n%s", s.Labels, x, want, b.Bytes())
-			}
 		}
-		if len(got) != len(want) {
-			t.Fatalf("%d samples, want %d\n%s", len(got), len(want), b.Bytes())
-		}
+		natives := 0
 		for k, x := range want {
-			if y, ok := got[k]; !ok || math.Float64bits(y.Value) != math.Float64bits(x.Value) || y.Timestamp != x.Timestamp && (!open || x.Timestamp < 1<<50) {
-				t.Errorf("%s is %+v, want %+v", k, y, x)
+			y, ok := got[k]
+			if delete(got, k); x.native() && to != 2 {
+				natives++
+			} else if !ok {
+				t.Errorf("%s is missing in\n%q", k, written)
+			} else if err := carried(y, x, from == 2, to, w.Omitted()); err != nil {
+				t.Errorf("%s is %+v, want %+v: %v\n%q", k, y, x, err, written)
 			}
+		}
+		delete(got, "{}")
+		if len(got) > 0 || natives != w.Omitted().Histograms {
+			t.Errorf("%d samples too many, %d native histograms, omitted %+v\n%q", len(got), natives, w.Omitted(), written)
 		}
 	})
+}
+
+// carried tells what a format lost that has a place for it and that was not counted as omitted.
+func carried(got, want Sample, fromProto bool, to byte, omitted Omitted) error {
+	if math.IsNaN(want.Value) && to != 2 {
+		want.Value = math.Float64frombits(value.NormalNaN) // text has but one
+	}
+	if to == 1 && (want.Timestamp > 1<<50 || want.Timestamp < -1<<50) {
+		got.Timestamp = want.Timestamp // seconds as a double are not so fine
+	}
+	if to == 2 && want.Timestamp == 0 {
+		want.Timestamp = frame.NoTimestamp // which protobuf cannot tell from it
+	}
+	if h := want.Float; h != nil && !(h.Count > 0) && !(h.ZeroCount > 0) {
+		return nil // read as one of integers
+	}
+	if !fromProto || to != 2 {
+		got.Exemplars, want.Exemplars, got.Start, want.Start = nil, nil, 0, 0
+	}
+	if omitted.Exemplars > 0 && len(got.Exemplars) == 0 {
+		want.Exemplars = nil
+	}
+	if omitted.Starts > 0 && got.Start == 0 {
+		want.Start = 0
+	}
+	return sameSample(got, want)
+}
+
+// sameTypes compares the types of families that were read again with those that were written.
+func sameTypes(t testing.TB, again Parsed, types map[string]model.MetricType, open bool) {
+	t.Helper()
+	for i := range again.Schema.Series {
+		name := again.Schema.Series[i].Labels.Get(model.MetricNameLabel)
+		want := types[name]
+		if open && want == model.MetricTypeCounter && !strings.HasSuffix(name, "_total") {
+			want = model.MetricTypeUnknown
+		}
+		if !open && (want == model.MetricTypeInfo || want == model.MetricTypeStateset) {
+			want = model.MetricTypeGauge
+		}
+		if !open && want == model.MetricTypeGaugeHistogram {
+			want = ""
+		}
+		x := again.Schema.Series[i].Family
+		if want != "" && (x < 0 || again.Schema.Families[x].Type != want) {
+			t.Errorf("%s has family %d, want type %s", name, x, want)
+		}
+	}
 }
 
 // writeParsed writes all families of an exposition. It gives the samples and the types of those with a family.
@@ -254,10 +334,19 @@ func allSamples(p Parsed, target labels.Labels) []Sample {
 		if p.Column.Absent.Has(i) {
 			continue
 		}
-		all[i] = Sample{p.Schema.SeriesLabels(i, target, b), p.Column.Values[i], frame.NoTimestamp}
+		all[i] = Sample{Labels: p.Schema.SeriesLabels(i, target, b), Value: p.Column.Values[i], Timestamp: frame.NoTimestamp}
 		if p.Column.Timestamps != nil {
 			all[i].Timestamp = p.Column.Timestamps[i]
 		}
+		if p.Column.Starts != nil {
+			all[i].Start = p.Column.Starts[i]
+		}
+	}
+	for _, h := range p.Column.Histograms {
+		all[h.Row].Int, all[h.Row].Float = h.Int, h.Float
+	}
+	for _, e := range p.Column.Exemplars {
+		all[e.Row].Exemplars = append(all[e.Row].Exemplars, e)
 	}
 	return all
 }

@@ -37,8 +37,11 @@ type Skipped struct {
 	Duplicates int
 	// Ahead are samples with a timestamp too far in the future.
 	Ahead int
-	// Histograms and Exemplars are native histograms and exemplars.
-	Histograms, Exemplars int
+	// Histograms are native histograms that are in no column; none since columns hold them.
+	Histograms int
+	// Exemplars are those that Prometheus does not take either: with labels too long, or of a native histogram and
+	// without a timestamp.
+	Exemplars int
 }
 
 // Layout turns the expositions of one target into columns. It is not for concurrent use.
@@ -65,6 +68,11 @@ type Layout struct {
 	// stamps are the timestamps of the column while there are any; stampBuf is their memory.
 	stamps, stampBuf []int64
 	tally            tally
+	// extra is the current sample of a format that has more than numbers, else nil; extras is what the samples had.
+	extra  *extra
+	extras extras
+	// exemplarLabels is memory to read labels of exemplars.
+	exemplarLabels labels.ScratchBuilder
 	// pass is what a parse finds out; nil between parses.
 	pass *pass
 }
@@ -87,14 +95,21 @@ type kind uint8
 const (
 	kindText kind = iota + 1
 	kindOpenMetrics
+	kindProtobuf
 	kindOther
 )
 
-func newParser(body []byte, contentType string) (textparse.Parser, error) {
+// protobufType is what the Content-Type of the protobuf format begins with.
+const protobufType = "application/vnd.google.protobuf"
+
+func (l *Layout) newParser(body []byte, contentType string) (textparse.Parser, error) {
+	r := &l.rules
 	p, err := textparse.New(body, contentType, nil, textparse.ParserOptions{
-		// A job of the old configuration never said a protocol, and everything unknown was read as text.
-		FallbackContentType:    "text/plain",
-		IgnoreNativeHistograms: true,
+		FallbackContentType:                     r.fallback(),
+		IgnoreNativeHistograms:                  !r.ScrapeNativeHistograms,
+		ConvertClassicHistogramsToNHCB:          r.ConvertClassicHistogramsToNHCB,
+		KeepClassicOnClassicAndNativeHistograms: r.AlwaysScrapeClassicHistograms,
+		OpenMetricsSkipSTSeries:                 r.StartTimestamps,
 	})
 	if p == nil {
 		if err == nil {
@@ -111,12 +126,14 @@ func (l *Layout) kindOf(contentType string) kind {
 		return l.kind
 	}
 	l.kind = kindOther
-	if p, err := newParser(nil, contentType); err == nil {
+	if p, err := l.newParser(nil, contentType); err == nil {
 		switch p.(type) {
 		case *textparse.PromParser:
 			l.kind = kindText
 		case *textparse.OpenMetricsParser:
 			l.kind = kindOpenMetrics
+		case *textparse.ProtobufParser:
+			l.kind = kindProtobuf
 		}
 	}
 	l.contentType, l.kindKnown = contentType, true
@@ -137,6 +154,7 @@ func (l *Layout) Parse(body []byte, contentType string) (Parsed, error) {
 	if sk := l.skeleton; sk != nil && sk.positional && sk.kind == kind {
 		at, pos := l.match(sk, body)
 		if pos < 0 {
+			l.extras.starts = sk.starts
 			return l.unchanged()
 		}
 		defer l.shut()
@@ -187,6 +205,7 @@ func (l *Layout) unchanged() (Parsed, error) {
 		return l.commit(sk.kind, true)
 	}
 	l.tally.scraped, l.tally.postRelabel = len(sk.lines), sk.kept
+	l.extras.sort(len(l.catalog.schema.Series))
 	return l.parsed(), nil
 }
 
@@ -194,11 +213,13 @@ func (l *Layout) unchanged() (Parsed, error) {
 func (l *Layout) begin() {
 	l.tally = tally{}
 	l.stamps = nil
+	l.extras = extras{}
 }
 
 func (l *Layout) parsed() Parsed {
 	c := l.column
-	c.Timestamps = l.stamps
+	c.Timestamps, c.Starts = l.stamps, l.extras.starts
+	c.Histograms, c.Exemplars = l.extras.histograms, l.extras.exemplars
 	return Parsed{
 		Schema: l.catalog.schema, Column: c,
 		Scraped: l.tally.scraped, PostRelabel: l.tally.postRelabel, Added: l.tally.added, Skipped: l.tally.skipped,

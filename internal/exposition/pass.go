@@ -1,8 +1,6 @@
 package exposition
 
 import (
-	"math"
-
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
@@ -14,7 +12,12 @@ type tally struct {
 	// appended counts against the sample limit; limited says that it was exceeded.
 	appended int
 	limited  bool
-	skipped  Skipped
+	// bucketed says that a histogram had too many buckets, buckets how many the first one had.
+	bucketed bool
+	buckets  int
+	// fatal is an error of a sample that ends the scrape.
+	fatal   error
+	skipped Skipped
 	// latest is the latest timestamp that is taken; 0 until one is seen.
 	latest int64
 }
@@ -286,21 +289,27 @@ func (l *Layout) sample(series int32, again, cached bool, n number, ts int64) (f
 	}
 	p.present[series] = max(p.present[series], named)
 	taken := l.take(series, again, n, ts)
-	if !cached && taken && !l.tally.limited {
+	if !cached && taken && !l.tally.limited && !l.tally.bucketed {
 		l.tally.added++
 	}
 	if !cached && !taken {
 		flags |= untaken
 	}
-	l.tally.postRelabel++
+	if l.tally.fatal == nil {
+		l.tally.postRelabel++
+	}
 	return flags
 }
 
-// take puts a sample into the column unless Prometheus' storage would refuse it.
+// take puts a sample into the column unless Prometheus' storage would refuse it. Of samples that it takes and then
+// drops for others of the same series it tells that they were taken.
 func (l *Layout) take(series int32, again bool, n number, ts int64) bool {
 	p := l.pass
 	if again && ts == frame.NoTimestamp {
 		l.tally.skipped.Duplicates++
+		return false
+	}
+	if l.extra != nil && !l.admit() {
 		return false
 	}
 	l.tally.appended++
@@ -312,19 +321,23 @@ func (l *Layout) take(series int32, again bool, n number, ts int64) bool {
 		l.tally.skipped.Ahead++
 		return false
 	}
+	if l.extra != nil {
+		if l.tally.fatal = l.extra.validate(); l.tally.fatal != nil {
+			return false
+		}
+	}
 	if p.present[series] == sampled {
 		l.tally.skipped.Duplicates++
-		now, was := l.effective(ts), l.effective(l.stampOf(series))
-		if now == was {
-			return math.Float64bits(n.value) == math.Float64bits(l.column.Values[series])
-		}
-		if now < was {
-			return false
+		if l.effective(ts) <= l.effective(l.stampOf(series)) {
+			return true
 		}
 	}
 	p.present[series] = sampled
 	l.put(series, n)
 	l.stamp(series, ts)
+	if l.extra != nil {
+		l.takeExtra(series)
+	}
 	return true
 }
 

@@ -3,10 +3,10 @@ package exposition
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 
-	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/textparse"
 
@@ -16,16 +16,33 @@ import (
 // read takes a whole exposition through Prometheus' parser. It tells whether the lines read can be compared with the
 // next exposition by position.
 func (l *Layout) read(body []byte, contentType string, kind kind) (positional bool, err error) {
+	if kind != kindText && kind != kindOpenMetrics {
+		// What a target sends must not end the process, whatever its parser makes of it.
+		defer func() {
+			if p := recover(); p != nil {
+				positional, err = false, fmt.Errorf("the parser failed: %v", p)
+			}
+		}()
+	}
 	if kind == kindText && cap(body) == len(body) {
 		// The parser appends a line break; made here, the keys it returns stay in the body.
 		body = append(body, '\n')[:len(body)]
 	}
 	l.own(l.skeleton, 0)
-	parser, err := newParser(body, contentType)
+	if kind == kindProtobuf {
+		if err := checkMessages(body); err != nil {
+			return false, err
+		}
+	}
+	parser, err := l.newParser(body, contentType)
 	if err != nil {
 		return false, err
 	}
-	r := reader{l: l, parser: parser, body: body, kind: kind, positional: kind != kindOther}
+	if kind != kindText {
+		l.extra = &extra{parser: parser, starts: kind == kindProtobuf || l.rules.StartTimestamps}
+		defer func() { l.extra = nil }()
+	}
+	r := reader{l: l, parser: parser, body: body, kind: kind, positional: kind == kindText || kind == kindOpenMetrics}
 	for {
 		e, err := parser.Next()
 		if errors.Is(err, io.EOF) {
@@ -38,8 +55,9 @@ func (l *Layout) read(body []byte, contentType string, kind kind) (positional bo
 		case textparse.EntryType, textparse.EntryHelp, textparse.EntryUnit:
 			l.pass.describe(e, parser)
 		case textparse.EntryHistogram:
-			l.tally.scraped++
-			l.tally.skipped.Histograms++
+			if err := r.histogram(); err != nil {
+				return false, err
+			}
 		case textparse.EntrySeries:
 			if err := r.sample(); err != nil {
 				return false, err
@@ -78,17 +96,37 @@ func (r *reader) sample() error {
 			r.positional = false
 		}
 	}
-	if r.kind != kindText {
-		for e := (exemplar.Exemplar{}); r.parser.Exemplar(&e); e = (exemplar.Exemplar{}) {
-			l.tally.skipped.Exemplars++
-		}
+	if x := l.extra; x != nil {
+		x.int, x.float = nil, nil
 	}
+	return r.take(key, seg, keyAt, n, ts)
+}
+
+// histogram takes a native histogram. It never stands in a format that is compared by position.
+func (r *reader) histogram() error {
+	l := r.l
+	key, stamp, h, fh := r.parser.Histogram()
+	if h == nil && fh == nil {
+		return fmt.Errorf("no histogram in series %.100q", key)
+	}
+	l.extra.int, l.extra.float = h, fh
+	ts := int64(frame.NoTimestamp)
+	if stamp != nil && l.rules.HonorTimestamps {
+		ts = *stamp
+	}
+	return r.take(key, key, 0, number{}, ts)
+}
+
+// take gives a sample to the layout.
+func (r *reader) take(key, seg []byte, keyAt int, n number, ts int64) error {
+	l := r.l
 	sk := l.skeleton
 	if id := r.find(sk, key); id >= 0 {
 		l.known(sk, id, seg, keyAt, n, ts)
-		return nil
+	} else if err := l.unknown(key, seg, keyAt, n, ts, func(ls *labels.Labels) { r.parser.Labels(ls) }); err != nil {
+		return err
 	}
-	return l.unknown(key, seg, keyAt, n, ts, func(ls *labels.Labels) { r.parser.Labels(ls) })
+	return l.tally.fatal
 }
 
 // find gives the first line of the old skeleton with this key, or -1.
@@ -128,8 +166,11 @@ func (r *reader) locate(key []byte, stamp *int64, v float64) (at, start int, n n
 		return 0, 0, n, -1
 	}
 	if r.kind == kindOpenMetrics {
-		if end == len(b) || b[end] != '\n' || stamp != nil {
+		if end == len(b) || stamp != nil {
 			return 0, 0, n, -1
+		}
+		if b[end] != '\n' {
+			_, end = readExemplar(b, end, &r.l.exemplarLabels)
 		}
 		return at, start, n, end
 	}

@@ -18,6 +18,9 @@ import (
 type Rules struct {
 	// Target are the labels that every series gets.
 	Target labels.Labels
+	// External are the labels that the frame's target has besides: after relabelling and limits, a series that lacks one
+	// gets it.
+	External labels.Labels
 	// HonorLabels keeps an exposed label that the target has too; else it becomes exported_*.
 	HonorLabels bool
 	// HonorTimestamps keeps exposed timestamps; else they are ignored.
@@ -30,6 +33,27 @@ type Rules struct {
 	LabelLimit            int
 	LabelNameLengthLimit  int
 	LabelValueLengthLimit int
+	// ScrapeNativeHistograms takes native histograms; else histograms are classic ones.
+	ScrapeNativeHistograms bool
+	// AlwaysScrapeClassicHistograms takes the classic form of a histogram also beside its native one.
+	AlwaysScrapeClassicHistograms bool
+	// ConvertClassicHistogramsToNHCB makes native histograms with custom buckets of classic ones.
+	ConvertClassicHistogramsToNHCB bool
+	// NativeHistogramBucketLimit bounds the buckets of a native histogram, whose resolution is lowered until they are
+	// so few; if that is not possible the scrape fails. 0 is no limit.
+	NativeHistogramBucketLimit int
+	// NativeHistogramMinBucketFactor is the least growth from one bucket to the next: finer resolutions are lowered.
+	NativeHistogramMinBucketFactor float64
+	// StartTimestamps takes the _created lines of OpenMetrics as start timestamps and not as series, as Prometheus
+	// does with its st-storage feature. Those of protobuf are always taken.
+	StartTimestamps bool
+	// FallbackProtocol reads an exposition whose content type is unknown or missing: a name as in scrape_protocols.
+	// Without one such an exposition is refused if Strict, and else read as text, as the old configuration's jobs
+	// always were.
+	FallbackProtocol string
+	Strict           bool
+	// Validation says which names of metrics and labels are valid; the zero value is UTF-8.
+	Validation model.ValidationScheme
 	// Limits bound the schemas; the zero value takes frame.DefaultLimits.
 	Limits *frame.Limits
 	// Now is the clock against which exposed timestamps are judged; nil is time.Now.
@@ -80,8 +104,15 @@ func (r *Rules) check(ls labels.Labels) error {
 	if !ls.Has(model.MetricNameLabel) {
 		return errNoName
 	}
-	if !ls.IsValid(model.UTF8Validation) {
+	scheme := r.Validation
+	if scheme == model.UnsetValidation {
+		scheme = model.UTF8Validation
+	}
+	if !ls.IsValid(scheme) {
 		return fmt.Errorf("invalid metric name or label names: %s", ls)
+	}
+	if l, twice := ls.HasDuplicateLabelNames(); twice {
+		return fmt.Errorf("label name %.50q is there twice: %.200s", l, ls)
 	}
 	name := ls.Get(model.MetricNameLabel)
 	if n := ls.Len(); r.LabelLimit > 0 && n > r.LabelLimit {
@@ -108,7 +139,7 @@ func (r *Rules) check(ls labels.Labels) error {
 func (r *Rules) schemaLabels(final labels.Labels, b *labels.ScratchBuilder) labels.Labels {
 	b.Reset()
 	final.Range(func(l labels.Label) {
-		if r.Target.Get(l.Name) != l.Value {
+		if r.Target.Get(l.Name) != l.Value && r.External.Get(l.Name) != l.Value {
 			b.Add(l.Name, l.Value)
 		}
 	})

@@ -24,6 +24,9 @@ type skeleton struct {
 	tail []byte
 	// kept is the number of lines that relabelling does not drop.
 	kept int
+	// starts are the start timestamps by series, nil if there are none: what gives them stands in the arena, so that
+	// they are the same whenever it is.
+	starts []int64
 
 	once  sync.Once
 	index index
@@ -117,7 +120,8 @@ func (sk *skeleton) start(i int) uint32 {
 
 func (sk *skeleton) equal(o *skeleton) bool {
 	return sk.catalog == o.catalog && sk.kind == o.kind && sk.positional == o.positional &&
-		bytes.Equal(sk.arena, o.arena) && slices.Equal(sk.lines, o.lines) && bytes.Equal(sk.tail, o.tail)
+		bytes.Equal(sk.arena, o.arena) && slices.Equal(sk.lines, o.lines) && bytes.Equal(sk.tail, o.tail) &&
+		slices.Equal(sk.starts, o.starts)
 }
 
 func (sk *skeleton) hash() uint64 {

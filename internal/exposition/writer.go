@@ -35,8 +35,28 @@ type Writer struct {
 	w      io.Writer
 	format Format
 	buf    []byte
-	err    error
+	// message is the family that is written in the protobuf format; empty says that it has no metric yet.
+	message []byte
+	empty   bool
+	omitted Omitted
+	err     error
 }
+
+// Omitted counts what a format has no place for.
+type Omitted struct {
+	// Histograms are native histograms, which only protobuf can hold. Those of custom buckets do not count: they are
+	// written as the classic histograms that they are.
+	Histograms int
+	// Exemplars are those in the old text format, those of samples that the format allows none for, and all but the
+	// newest one where it has room for one.
+	Exemplars int
+	// Starts are start timestamps of samples, which only protobuf can hold: OpenMetrics would make series of them
+	// that most readers take for the target's own.
+	Starts int
+}
+
+// Omitted tells what was left out so far.
+func (w *Writer) Omitted() Omitted { return w.omitted }
 
 const writerBuffer = 32 << 10
 
@@ -52,15 +72,26 @@ func (w *Writer) Family(f frame.Family, samples []Sample) error {
 	if w.err != nil || len(samples) == 0 {
 		return w.err
 	}
+	samples = classics(samples)
+	if w.format.protobuf {
+		w.messages(f, samples)
+		return w.err
+	}
 	h := w.header(f, samples)
 	said := false
 	for i := range samples {
-		if s := &samples[i]; h.covers(s.Labels.Get(model.MetricNameLabel)) {
+		s := &samples[i]
+		if s.native() {
+			w.omitted.Histograms++
+			w.omit(s)
+			continue
+		}
+		if h.covers(s.Labels.Get(model.MetricNameLabel)) {
 			if !said {
 				w.describe(h)
 				said = true
 			}
-			w.sample(s)
+			w.sample(s, h.typ)
 		}
 	}
 	w.others(h, samples)
@@ -162,7 +193,7 @@ func (w *Writer) others(h header, samples []Sample) {
 	var names []string
 	for i := range samples {
 		name := samples[i].Labels.Get(model.MetricNameLabel)
-		if h.covers(name) {
+		if samples[i].native() || h.covers(name) {
 			continue
 		}
 		found := false
@@ -180,8 +211,8 @@ func (w *Writer) others(h header, samples []Sample) {
 		}
 		w.describe(o)
 		for i := range samples {
-			if samples[i].Labels.Get(model.MetricNameLabel) == name {
-				w.sample(&samples[i])
+			if !samples[i].native() && samples[i].Labels.Get(model.MetricNameLabel) == name {
+				w.sample(&samples[i], o.typ)
 			}
 		}
 	}
@@ -210,34 +241,18 @@ func (w *Writer) describe(h header) {
 	}
 }
 
-func (w *Writer) sample(s *Sample) {
+// sample writes one line.
+func (w *Writer) sample(s *Sample, typ string) {
 	scheme := w.format.scheme()
 	name := model.EscapeName(s.Labels.Get(model.MetricNameLabel), scheme)
 	b := w.buf
 	legacy := model.LegacyValidation.IsValidMetricName(name)
-	open := !legacy
 	if legacy {
 		b = append(b, name...)
 	} else {
 		b = appendQuoted(append(b, '{'), name)
 	}
-	s.Labels.Range(func(l labels.Label) {
-		if l.Name == model.MetricNameLabel {
-			return
-		}
-		if open {
-			b = append(b, ',')
-		} else {
-			b = append(b, '{')
-			open = true
-		}
-		if label := model.EscapeName(l.Name, scheme); model.LegacyValidation.IsValidLabelName(label) {
-			b = append(b, label...)
-		} else {
-			b = appendQuoted(b, label)
-		}
-		b = appendQuoted(append(b, '='), l.Value)
-	})
+	b, open := appendLabels(b, s.Labels, scheme, !legacy)
 	if open {
 		b = append(b, '}')
 	}
@@ -250,8 +265,70 @@ func (w *Writer) sample(s *Sample) {
 			b = strconv.AppendInt(b, s.Timestamp, 10)
 		}
 	}
-	w.buf = append(b, '\n')
+	w.buf = b
+	if len(s.Exemplars) > 0 || s.Start != 0 {
+		w.exemplar(s, typ, name)
+	}
+	w.buf = append(w.buf, '\n')
 	w.flush(writerBuffer)
+}
+
+// appendLabels writes all labels but the name. open says that the brace is open: before, and afterwards.
+func appendLabels(b []byte, ls labels.Labels, scheme model.EscapingScheme, open bool) ([]byte, bool) {
+	ls.Range(func(l labels.Label) {
+		if l.Name == model.MetricNameLabel {
+			return
+		}
+		if !open {
+			b = append(b, '{')
+			open = true
+		} else if b[len(b)-1] != '{' {
+			b = append(b, ',')
+		}
+		if label := model.EscapeName(l.Name, scheme); model.LegacyValidation.IsValidLabelName(label) {
+			b = append(b, label...)
+		} else {
+			b = appendQuoted(b, label)
+		}
+		b = appendQuoted(append(b, '='), l.Value)
+	})
+	return b, open
+}
+
+// exemplar writes the newest exemplar of a sample behind it if OpenMetrics lets that sample have one.
+func (w *Writer) exemplar(s *Sample, typ, name string) {
+	allowed := typ == "counter" && strings.HasSuffix(name, "_total") || (typ == "histogram" || typ == "gaugehistogram") && strings.HasSuffix(name, "_bucket")
+	if !w.format.openMetrics || !allowed || len(s.Exemplars) == 0 {
+		w.omit(s)
+		return
+	}
+	w.omit(&Sample{Start: s.Start, Exemplars: s.Exemplars[1:]})
+	e := newest(s.Exemplars)
+	b, _ := appendLabels(append(w.buf, " # {"...), e.Labels, w.format.scheme(), true)
+	b = appendValue(append(b, "} "...), e.Value, true)
+	if e.Timestamp != frame.NoTimestamp {
+		b = strconv.AppendFloat(append(b, ' '), seconds(e.Timestamp), 'f', -1, 64)
+	}
+	w.buf = b
+}
+
+// omit counts the exemplars and the start timestamp of a sample as left out.
+func (w *Writer) omit(s *Sample) {
+	w.omitted.Exemplars += len(s.Exemplars)
+	if s.Start != 0 {
+		w.omitted.Starts++
+	}
+}
+
+// newest gives the exemplar with the latest timestamp; one without any was taken with its sample.
+func newest(all []frame.Exemplar) *frame.Exemplar {
+	best := &all[0]
+	for i := range all {
+		if e := &all[i]; best.Timestamp != frame.NoTimestamp && (e.Timestamp == frame.NoTimestamp || e.Timestamp >= best.Timestamp) {
+			best = e
+		}
+	}
+	return best
 }
 
 // flush writes the buffer out if it holds at least so many bytes.

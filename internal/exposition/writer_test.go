@@ -16,7 +16,7 @@ import (
 )
 
 func plain(name string, v float64, ls ...string) Sample {
-	return Sample{labels.FromStrings(append(ls, "__name__", name)...), v, frame.NoTimestamp}
+	return Sample{Labels: labels.FromStrings(append(ls, "__name__", name)...), Value: v, Timestamp: frame.NoTimestamp}
 }
 
 const (
@@ -99,7 +99,7 @@ func TestWriterFamilies(t *testing.T) {
 			"# TYPE \"a.b\" gauge\n{\"a.b\"} 1\n{\"a.b\",p=\"q\",\"x.y\"=\"z\"} 2\n",
 			"# TYPE \"a.b\" gauge\n{\"a.b\"} 1.0\n{\"a.b\",p=\"q\",\"x.y\"=\"z\"} 2.0\n# EOF\n",
 		}, {
-			"timestamp", frame.Family{Name: "a", Type: "gauge"}, []Sample{{labels.FromStrings("__name__", "a"), 1, 1700000000123}},
+			"timestamp", frame.Family{Name: "a", Type: "gauge"}, []Sample{{Labels: labels.FromStrings("__name__", "a"), Value: 1, Timestamp: 1700000000123}},
 			"# TYPE a gauge\na 1 1700000000123\n",
 			"# TYPE a gauge\na 1.0 1700000000.123\n# EOF\n",
 		}, {
@@ -149,7 +149,7 @@ func TestNegotiate(t *testing.T) {
 		"application/openmetrics-text;version=1.0.0":                  "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
 		"application/openmetrics-text;version=9.0.0,text/plain;q=0.1": "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
 		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6," +
-			"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2": "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+			"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited; escaping=underscores",
 	} {
 		if got := Negotiate(accept).ContentType(); got != want {
 			t.Errorf("%q gives %q, want %q", accept, got, want)

@@ -71,10 +71,16 @@ func (d *Decoder) decode(raw RawFrame, schema func(SchemaID) (*Schema, error)) (
 	if x := flags & encodingMask; x != encodingVarint {
 		return nil, &VersionError{What: "encoding", Got: uint64(x)}
 	}
-	if flags&^(encodingMask|compactReport) != 0 {
+	known := byte(encodingMask | compactReport)
+	if raw.defines() {
+		known |= trackTimestamps
+	}
+	if flags&^known != 0 {
 		return nil, &VersionError{What: "flags of a frame", Got: uint64(flags)}
 	}
-	p := &pending{Decoder: d, raw: raw, r: r, compact: flags&compactReport != 0, lookup: schema}
+	p := &pending{
+		Decoder: d, raw: raw, r: r, compact: flags&compactReport != 0, track: flags&trackTimestamps != 0, lookup: schema,
+	}
 	p.frame = &Frame{Position: raw.Position, Time: raw.Time}
 	switch raw.Type {
 	case typeKeyframe:

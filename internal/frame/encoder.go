@@ -106,7 +106,11 @@ func (e *Encoder) open(dst []byte, typ byte, timeMs int64) ([]byte, int) {
 	dst = binary.AppendUvarint(dst, e.target.ID)
 	dst = binary.AppendUvarint(dst, e.position)
 	dst = appendVarint(dst, timeMs)
-	return append(dst, encodingVarint), len(dst)
+	flags := byte(encodingVarint)
+	if e.target.TrackTimestamps && typ != typeSamples {
+		flags |= trackTimestamps
+	}
+	return append(dst, flags), len(dst)
 }
 
 func (e *Encoder) close(dst []byte, body int, typ byte, timeMs int64, s *Schema, c *Column) []byte {

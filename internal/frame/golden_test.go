@@ -134,6 +134,8 @@ func goldenFrames(t *testing.T, m map[string][]byte, one, more, two *Schema) {
 	goldenRich(t, m, bundle)
 	m["50-skipped"] = sealed(bytes.Replace(bundle(13, append([]byte{0x30, 1, 1, 1, 2, 'x', 'y', 0, 0, 0, 0}, AppendEpochEnd(nil, 0x1122334455667788, start)...)),
 		[]byte{13, keyEnd, 0x30}, []byte{13, 9 << 1, 3, 'a', 'b', 'c', keyEnd, 0x30}, 1))
+	tracked := NewEncoder(0x1122334455667788, &Target{ID: 302, Labels: ls("instance", "fed:9090", "job", "federate"), Interval: time.Minute, TrackTimestamps: true}, EncoderOptions{})
+	m["52-down-track-timestamps"] = bundle(14, tracked.AppendDown(nil, start, Report{Duration: time.Second}))
 	m["51-unknown-version"] = []byte("PSB\x03 whatever a later version writes")
 }
 

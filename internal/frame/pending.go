@@ -20,6 +20,7 @@ type pending struct {
 	raw     RawFrame
 	r       *reader
 	compact bool
+	track   bool // Target.TrackTimestamps
 	lookup  func(SchemaID) (*Schema, error)
 	frame   *Frame
 	known   *targetState // nil if the target is new
@@ -31,7 +32,7 @@ type pending struct {
 func (p *pending) target() error {
 	start := p.r.b
 	p.known = p.targets[p.raw.Target]
-	if p.known != nil && bytes.HasPrefix(start, p.known.definition) {
+	if p.known != nil && p.known.target.TrackTimestamps == p.track && bytes.HasPrefix(start, p.known.definition) {
 		p.r.b = start[len(p.known.definition):]
 		p.defined, p.frame.Target = p.known.definition, p.known.target
 		return nil
@@ -43,6 +44,7 @@ func (p *pending) target() error {
 	if p.known != nil && !labels.Equal(p.known.target.Labels, t.Labels) {
 		return fmt.Errorf("%w: target id is bound to %s and to %s", ErrMalformed, p.known.target.Labels, t.Labels)
 	}
+	t.TrackTimestamps = p.track
 	p.defined = bytes.Clone(start[:len(start)-len(p.r.b)])
 	p.frame.Target = t
 	return nil

@@ -147,6 +147,8 @@ const (
 	encodingVarint = 0
 	encodingMask   = 0x0f
 	compactReport  = 0x10
+	// trackTimestamps is Target.TrackTimestamps, in frames with a definition.
+	trackTimestamps = 0x20
 )
 
 // appendReport writes what cannot be told from the number of samples; flags is the first byte of the body.

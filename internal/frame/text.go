@@ -178,20 +178,29 @@ func (d *Dumper) frame(dec *Decoder, raw RawFrame) {
 
 func (d *Dumper) target(t *Target) {
 	d.printf(" labels=%s interval=%s timeout=%s", t.Labels, t.Interval, t.Timeout)
+	if t.TrackTimestamps {
+		d.printf(" track_timestamps")
+	}
 }
 
 // definition is the target as the frame alone tells it, nil if it does not.
 func (f RawFrame) definition(lim Limits) *Target {
-	if f.Type != typeKeyframe && f.Type != typeDown && f.Type != typeEnd {
+	if !f.defines() {
 		return nil
 	}
 	r := &reader{b: f.Body}
-	r.byte()
+	flags := r.byte()
 	t := r.target(f.Target, lim)
 	if r.err != nil {
 		return nil
 	}
+	t.TrackTimestamps = flags&trackTimestamps != 0
 	return t
+}
+
+// defines tells whether frames of this type have the definition of their target.
+func (f RawFrame) defines() bool {
+	return f.Type == typeKeyframe || f.Type == typeDown || f.Type == typeEnd
 }
 
 // builds gives the base and the mask of a frame with a base.

@@ -182,7 +182,7 @@ var errMissing = errors.New("missing in this test")
 func TestRoundTrip(t *testing.T) {
 	for seed := range uint64(150) {
 		w := newWorld(seed, 1+int(seed%90))
-		target := &Target{ID: seed << 20, Labels: corpusLabels, Interval: 15 * time.Second, Timeout: 9 * time.Second}
+		target := &Target{ID: seed << 20, Labels: corpusLabels, Interval: 15 * time.Second, Timeout: 9 * time.Second, TrackTimestamps: seed%3 == 0}
 		opts := EncoderOptions{KeyframeEvery: []int{0, 1, 5, 16, 64}[seed%5], Always: seed%17 == 0}
 		e, d := NewEncoder(seed, target, opts), NewDecoder(seed, DefaultLimits())
 		for i := range 60 {
@@ -199,7 +199,8 @@ func TestRoundTrip(t *testing.T) {
 			f := frames[0]
 			sameColumn(t, &f.Column, c)
 			if f.Report != rep || f.Time != at || f.Position != e.Position() || f.Schema != w.schema || f.Target.ID != target.ID ||
-				!labels.Equal(f.Target.Labels, target.Labels) || f.Target.Interval != target.Interval || f.Target.Timeout != target.Timeout {
+				!labels.Equal(f.Target.Labels, target.Labels) || f.Target.Interval != target.Interval || f.Target.Timeout != target.Timeout ||
+				f.Target.TrackTimestamps != target.TrackTimestamps {
 				t.Fatalf("seed %d, scrape %d: frame is %+v", seed, i, f)
 			}
 			if n := len(d.targets[target.ID].states); n > 2 && opts.KeyframeEvery <= 16 || len(e.states) > 4 || n > 4 {

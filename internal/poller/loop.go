@@ -76,7 +76,7 @@ func (l *loop) adopt(old *loop) bool {
 	old.mu.Lock()
 	defer old.mu.Unlock()
 	if old.encoder == nil || l.begun() || !labels.Equal(l.target.Labels, old.target.Labels) ||
-		l.interval != old.interval || l.timeout != old.timeout {
+		l.interval != old.interval || l.timeout != old.timeout || l.target.TrackTimestamps != old.target.TrackTimestamps {
 		return false
 	}
 	l.mu.Lock()

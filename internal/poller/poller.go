@@ -29,7 +29,8 @@ import (
 )
 
 // Scraper asks one target. It is used by one goroutine at a time. If it also has the methods of *scrape.Scraper that
-// tell of its last scrape, what they tell goes into log, metrics and status.
+// tell of its last scrape, what they tell goes into log, metrics and status. If it is an io.Closer it is closed when the
+// target is asked no more.
 type Scraper interface {
 	// Scrape gives a frame of Kind Scraped or Down, valid until the next call. It fails only if ctx ends first.
 	Scrape(ctx context.Context) (*frame.Frame, error)
@@ -199,13 +200,19 @@ func (p *Poller) start(l *loop) {
 	l.stop = func() { stop(); cut() }
 	p.wg.Go(func() {
 		defer l.stop()
+		defer l.close()
 		l.run(ticks, scrapes)
 	})
 }
 
-// Pause stops the scraping of all targets but those of the job prometheus_streams, or lets it go on. What was
-// delivered of them stays as it is.
-func (p *Poller) Pause(pause bool) {
+// Pause stops the scraping of all targets but those of the job prometheus_streams: their series end. What a scrape that
+// runs still brings is late and goes nowhere.
+func (p *Poller) Pause() { p.pause(true) }
+
+// Resume lets it go on, under new ids.
+func (p *Poller) Resume() { p.pause(false) }
+
+func (p *Poller) pause(pause bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.stopped || !p.paused.CompareAndSwap(!pause, pause) {
@@ -232,7 +239,10 @@ func (p *Poller) Pause(pause bool) {
 // begin gives a loop its identity in the epoch; mu is held.
 func (p *Poller) begin(l *loop) {
 	p.lastID++
-	l.begin(&frame.Target{ID: p.lastID, Labels: l.target.Labels, Interval: milliseconds(l.interval), Timeout: milliseconds(l.timeout)})
+	l.begin(&frame.Target{
+		ID: p.lastID, Labels: l.target.Labels, Interval: milliseconds(l.interval), Timeout: milliseconds(l.timeout),
+		TrackTimestamps: l.target.TrackTimestamps,
+	})
 }
 
 // milliseconds is what frames can say of a duration.

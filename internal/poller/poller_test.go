@@ -77,7 +77,7 @@ func TestTimesAreAligned(t *testing.T) {
 		{100 * time.Millisecond, 2 * time.Millisecond, 2 * time.Millisecond},
 	} {
 		at := time.UnixMilli(1_800_000_000_123)
-		if got := aligned(at.Add(tt.late).UnixMilli(), at, tt.interval); got != at.Add(tt.want).UnixMilli() {
+		if got := aligned(at.Add(tt.late).UnixMilli(), at, 0, tt.interval); got != at.Add(tt.want).UnixMilli() {
 			t.Errorf("interval %v, %v late: %v", tt.interval, tt.late, time.UnixMilli(got).Sub(at))
 		}
 	}
@@ -246,7 +246,11 @@ func TestIDsAreNeverUsedAgain(t *testing.T) {
 				}
 			}
 			if rnd.IntN(8) == 0 {
-				w.p.Pause(rnd.IntN(2) == 0)
+				if rnd.IntN(2) == 0 {
+					w.p.Pause()
+				} else {
+					w.p.Resume()
+				}
 			}
 			w.p.Update(targets)
 			time.Sleep(time.Duration(rnd.IntN(3000)) * time.Millisecond)
@@ -309,7 +313,7 @@ func TestStop(t *testing.T) {
 		}
 		w.metric("lost_frames_total", lostStopped, 1)
 		w.p.Update(targets)
-		w.p.Pause(true)
+		w.p.Pause()
 	})
 }
 

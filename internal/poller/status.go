@@ -23,7 +23,9 @@ const (
 
 // TargetStatus is what is known of a target.
 type TargetStatus struct {
-	Labels labels.Labels
+	// Key and Pool are those of the target.
+	Key, Pool string
+	Labels    labels.Labels
 	// URL without credentials.
 	URL               string
 	Interval, Timeout time.Duration
@@ -49,6 +51,7 @@ func (p *Poller) Targets() []TargetStatus {
 	all := make([]TargetStatus, 0, len(loops))
 	for _, l := range loops {
 		s := l.status.latest()
+		s.Key, s.Pool = l.key, l.target.Pool
 		s.Labels, s.URL, s.Interval, s.Timeout = l.target.Labels, l.target.RedactedURL(), l.target.Interval, l.target.Timeout
 		all = append(all, s)
 	}

@@ -65,14 +65,14 @@ func TestPause(t *testing.T) {
 		w.p.Update([]*target.Target{tgt(t, "a", 10*time.Second), self})
 		w.run()
 		time.Sleep(30 * time.Second)
-		w.p.Pause(true)
-		w.p.Pause(true)
+		w.p.Pause()
+		w.p.Pause()
 		w.metric("paused", "", 1)
 		time.Sleep(30 * time.Second)
 		if got := kinds(w.frames("a")); got != "uuuE3" {
 			t.Errorf("paused: %q", got)
 		}
-		w.p.Pause(false)
+		w.p.Resume()
 		w.metric("paused", "", 0)
 		time.Sleep(30 * time.Second)
 		w.stop()
@@ -83,6 +83,44 @@ func TestPause(t *testing.T) {
 			t.Errorf("the poller's own metrics: %q", got)
 		}
 		w.metric("skipped_scrapes_total", skipPaused, 3)
+	})
+}
+
+// A poller that is paused before it runs asks nobody, as after a restart that remembers it; a scrape that a pause overtakes
+// brings nothing.
+func TestPauseAtStartAndDuringScrape(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Config{})
+		w.behave["a"] = func(context.Context) (*frame.Frame, error) {
+			time.Sleep(4 * time.Second)
+			return up(1), nil
+		}
+		w.p.Update([]*target.Target{tgt(t, "a", 10*time.Second)})
+		w.p.Pause()
+		w.run()
+		time.Sleep(30 * time.Second)
+		asked := func() (n int) {
+			w.change(func() { n = len(w.scrapes["a"]) })
+			return n
+		}
+		if asked() != 0 {
+			t.Errorf("paused from the start, it asked %d times", asked())
+		}
+		w.p.Resume()
+		for asked() == 0 {
+			time.Sleep(time.Second)
+		}
+		w.p.Pause()
+		time.Sleep(30 * time.Second)
+		if got := kinds(w.frames("a")); got != "" || asked() != 1 {
+			t.Errorf("a scrape that the pause overtook gave %q; %d scrapes", got, asked())
+		}
+		w.p.Resume()
+		time.Sleep(30 * time.Second)
+		w.stop()
+		if got := kinds(w.frames("a")); !strings.HasPrefix(got, "uu") {
+			t.Errorf("resumed: %q", got)
+		}
 	})
 }
 

@@ -40,15 +40,21 @@ func (s *Scraper) LastBody() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// writeText writes the series of a frame as their target exposes them: without the target's labels.
+// writeText writes the series of a frame as their target exposes them: without the target's labels, and without native
+// histograms, which the text format has no place for.
 func writeText(out *bytes.Buffer, f *frame.Frame) error {
 	type group struct {
 		family  frame.Family
 		samples []exposition.Sample
 	}
 	var groups []*group
+	histograms := f.Column.Histograms
 	byName := make(map[string]*group)
 	for i := range f.Schema.Series {
+		var native frame.Histogram
+		if len(histograms) > 0 && histograms[0].Row == i {
+			native, histograms = histograms[0], histograms[1:]
+		}
 		if f.Column.Absent.Has(i) {
 			continue
 		}
@@ -64,7 +70,7 @@ func writeText(out *bytes.Buffer, f *frame.Frame) error {
 			byName[family.Name] = g
 			groups = append(groups, g)
 		}
-		sample := exposition.Sample{Labels: ls, Value: f.Column.Values[i], Timestamp: frame.NoTimestamp}
+		sample := exposition.Sample{Labels: ls, Value: f.Column.Values[i], Timestamp: frame.NoTimestamp, Int: native.Int, Float: native.Float}
 		if f.Column.Timestamps != nil {
 			sample.Timestamp = f.Column.Timestamps[i]
 		}

@@ -81,7 +81,8 @@ func (b *buffer) read(r io.Reader, limit int64) error {
 
 // fetch gets the body of one GET, uncompressed.
 func (s *Scraper) fetch(ctx context.Context, b *buffer) (contentType string, err error) {
-	resp, err := s.client.Do(s.request.WithContext(ctx))
+	// A clone, since clients with credentials leave them in the headers of the request.
+	resp, err := s.client.Do(s.request.Clone(ctx))
 	if err != nil {
 		return "", err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,16 +22,16 @@ import (
 // DefaultBodySizeLimit bounds an uncompressed exposition unless the target says otherwise.
 const DefaultBodySizeLimit = 128 << 20
 
-// accept is what Prometheus 3 sends, but for protobuf.
-const accept = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6," +
-	"application/openmetrics-text;version=0.0.1;q=0.5," +
-	"text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4," +
-	"text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
-
 // Options are what the scrapers of a process share. The zero value works.
 type Options struct {
-	// Client asks the targets; nil makes one of its own for the scraper (NewClient).
+	// Client asks all targets, whatever settings they have; nil takes a client for the settings from Shared.
 	Client *http.Client
+	// Shared has the clients and failure logs that scrapers share; nil makes some for this scraper alone.
+	Shared *Shared
+	// Guard bounds the series of all targets together; nil does not.
+	Guard *Guard
+	// Metrics count the scrapes that a limit made fail; nil does not.
+	Metrics *Metrics
 	// Schemas are shared by targets of equal shape; nil makes a store of its own.
 	Schemas *exposition.Schemas
 	// Buffers are shared memory for bodies; nil makes some of its own.
@@ -64,6 +65,12 @@ type Scraper struct {
 	layout  *exposition.Layout
 	self    prometheus.Gatherer
 	limit   int64
+	shared  *Shared
+	guard   *Guard
+	metrics *Metrics
+	held    int          // series that the guard knows of
+	log     *slog.Logger // of failures, or nil
+	fresh   func() *exposition.Layout
 
 	textBody, bodyIsText bool
 	body                 []byte // of the last good scrape, with textBody
@@ -85,16 +92,17 @@ func New(t *target.Target, o Options) (*Scraper, error) {
 	if o.Buffers == nil {
 		o.Buffers = &Buffers{}
 	}
+	if o.Shared == nil {
+		o.Shared = &Shared{}
+	}
+	rules := rulesOf(t, o.Limits)
 	s := &Scraper{
 		target: t, client: o.Client, buffers: o.Buffers, self: o.Self, limit: t.BodySizeLimit, textBody: o.TextBody,
-		layout: exposition.NewLayout(exposition.Rules{
-			Target: t.Labels, HonorLabels: t.HonorLabels, HonorTimestamps: t.HonorTimestamps, Relabel: t.Relabel,
-			SampleLimit: t.SampleLimit, LabelLimit: t.LabelLimit,
-			LabelNameLengthLimit: t.LabelNameLengthLimit, LabelValueLengthLimit: t.LabelValueLengthLimit,
-			Limits: o.Limits,
-		}, o.Schemas),
-		named: frame.Target{Labels: t.Labels, Interval: t.Interval, Timeout: t.Timeout},
+		guard: o.Guard, metrics: o.Metrics,
+		fresh: func() *exposition.Layout { return exposition.NewLayout(rules, o.Schemas) },
+		named: frame.Target{Labels: t.Labels, Interval: t.Interval, Timeout: t.Timeout, TrackTimestamps: t.TrackTimestamps},
 	}
+	s.layout = s.fresh()
 	if s.limit <= 0 {
 		s.limit = DefaultBodySizeLimit
 	}
@@ -104,26 +112,82 @@ func New(t *target.Target, o Options) (*Scraper, error) {
 		}
 		return s, nil
 	}
+	r, err := request(t, o)
+	if err != nil {
+		return nil, err
+	}
+	s.request = r
 	if s.client == nil {
-		c, err := NewClient()
-		if err != nil {
+		if s.client, err = o.Shared.client(t.Client); err != nil {
 			return nil, err
 		}
-		s.client = c
+		s.shared = o.Shared
 	}
+	if t.FailureLog != "" {
+		h, err := o.Shared.log(t.FailureLog)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.shared = o.Shared
+		s.log = slog.New(h).With("job_name", t.Pool, "target", t.RedactedURL())
+	}
+	return s, nil
+}
+
+// Close gives back what the scraper shares with others. It must not be used afterwards.
+func (s *Scraper) Close() error {
+	s.guard.give(s.held)
+	s.held = 0
+	if s.shared == nil {
+		return nil
+	}
+	if s.log != nil {
+		s.shared.releaseLog(s.target.FailureLog)
+	}
+	s.shared.release(s.target.Client)
+	s.shared = nil
+	return nil
+}
+
+// rulesOf are the rules by which the expositions of a target are read.
+func rulesOf(t *target.Target, limits *frame.Limits) exposition.Rules {
+	return exposition.Rules{
+		Target: t.Own(), External: t.External, HonorLabels: t.HonorLabels, HonorTimestamps: t.HonorTimestamps, Relabel: t.Relabel,
+		SampleLimit: t.SampleLimit, LabelLimit: t.LabelLimit,
+		LabelNameLengthLimit: t.LabelNameLengthLimit, LabelValueLengthLimit: t.LabelValueLengthLimit,
+		ScrapeNativeHistograms: t.NativeHistograms, AlwaysScrapeClassicHistograms: t.ClassicHistograms,
+		ConvertClassicHistogramsToNHCB: t.ConvertHistograms,
+		NativeHistogramBucketLimit:     t.BucketLimit, NativeHistogramMinBucketFactor: t.MinBucketFactor,
+		FallbackProtocol: string(t.FallbackProtocol), Strict: t.Strict, Validation: t.Validation,
+		Limits: limits,
+	}
+}
+
+// request is what a target is asked, each time.
+func request(t *target.Target, o Options) (*http.Request, error) {
 	r, err := http.NewRequest(http.MethodGet, t.URL, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("job %q, instance %q: url %q cannot be asked", t.Job(), t.Instance(), t.RedactedURL())
 	}
-	r.Header.Set("Accept", accept)
+	protocols := exposition.DefaultProtocols(t.NativeHistograms)
+	if len(t.Protocols) > 0 {
+		protocols = protocols[:0:0]
+		for _, p := range t.Protocols {
+			protocols = append(protocols, string(p))
+		}
+	}
+	r.Header.Set("Accept", exposition.Accept(protocols, t.Escaping))
 	if o.TextBody {
 		r.Header.Set("Accept", acceptText)
 	}
 	r.Header.Set("Accept-Encoding", "gzip")
+	if t.Uncompressed {
+		r.Header.Set("Accept-Encoding", "identity")
+	}
 	r.Header.Set("User-Agent", userAgent(o.Version))
 	r.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", strconv.FormatFloat(t.Timeout.Seconds(), 'f', -1, 64))
-	s.request = r
-	return s, nil
+	return r, nil
 }
 
 func userAgent(version string) string {
@@ -157,6 +221,7 @@ func (s *Scraper) Scrape(ctx context.Context) (*frame.Frame, error) {
 	}
 	if err != nil {
 		s.lastError = s.explain(limited, err)
+		s.failed(s.lastError)
 		s.frame.Kind, s.frame.Schema, s.frame.Column = frame.Down, nil, frame.Column{}
 	}
 	s.skipped = parsed.Skipped
@@ -173,8 +238,19 @@ func (s *Scraper) LastBytes() int64 { return s.lastBytes }
 // LastSkipped is what the last exposition had and its frame does not carry.
 func (s *Scraper) LastSkipped() exposition.Skipped { return s.skipped }
 
+// failed counts a failed scrape, and logs it if there is a log for that.
+func (s *Scraper) failed(err error) {
+	s.metrics.failed(err)
+	if s.log != nil {
+		s.log.Error(err.Error())
+	}
+}
+
 // ask gets an exposition and reads it.
 func (s *Scraper) ask(ctx context.Context) (exposition.Parsed, error) {
+	if s.target.Refused != "" {
+		return exposition.Parsed{}, errors.New(s.target.Refused)
+	}
 	if s.target.Self {
 		body, contentType, err := exposition.Gather(s.self)
 		if err != nil {
@@ -198,10 +274,24 @@ func (s *Scraper) ask(ctx context.Context) (exposition.Parsed, error) {
 
 func (s *Scraper) parse(body []byte, contentType string) (exposition.Parsed, error) {
 	parsed, err := s.layout.Parse(body, contentType)
+	if err == nil && parsed.Schema != nil {
+		err = s.hold(len(parsed.Schema.Series))
+	}
 	if err == nil {
 		s.keepBody(body, contentType)
 	}
 	return parsed, err
+}
+
+// hold asks the guard for the memory of so many series. If it is refused the target is forgotten, down to the series.
+func (s *Scraper) hold(series int) error {
+	err := s.guard.hold(s.held, series)
+	if err != nil {
+		s.guard.give(s.held)
+		s.layout, series = s.fresh(), 0
+	}
+	s.held = series
+	return err
 }
 
 // explain says in few words why a scrape failed. Errors of the HTTP client quote the URL; a password in it is masked

@@ -62,16 +62,31 @@ func build(job, instance, rawURL string, s Schedule, external labels.Labels) (*T
 	if s.Timeout == 0 || s.Timeout > s.Interval {
 		s.Timeout = s.Interval
 	}
-	b := labels.NewBuilder(external)
-	b.Set("job", job)
-	b.Set("instance", instance)
+	all, added := fill(labels.FromStrings("job", job, "instance", instance), external)
 	return &Target{
-		Labels:          b.Labels(),
+		Labels:          all,
+		External:        added,
+		Pool:            job,
 		URL:             rawURL,
 		Interval:        s.Interval,
 		Timeout:         s.Timeout,
 		HonorTimestamps: true,
 	}, nil
+}
+
+// fill adds those external labels whose names a target lacks, and says which these are.
+func fill(own, external labels.Labels) (all, added labels.Labels) {
+	if external.IsEmpty() {
+		return own, external
+	}
+	b, extra := labels.NewBuilder(own), labels.NewScratchBuilder(external.Len())
+	external.Range(func(l labels.Label) {
+		if !own.Has(l.Name) && l.Value != "" {
+			b.Set(l.Name, l.Value)
+			extra.Add(l.Name, l.Value)
+		}
+	})
+	return b.Labels(), extra.Labels()
 }
 
 // Address is host:port of a URL as Prometheus names an instance: without a port it has the scheme's default one.
