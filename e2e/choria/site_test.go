@@ -240,7 +240,7 @@ func (n *network) events() *harness.Process {
 	cmd := n.command(context.Background(), "me.mcollective", "tool", "event")
 	p := harness.Start(n.t, "events", append(append([]string{"/usr/bin/env"}, cmd.Env...), cmd.Args...)...)
 	p.WaitOutput(patience, "Waiting for events")
-	time.Sleep(500 * time.Millisecond) // it says so before it subscribes
+	time.Sleep(2 * time.Second) // it says so before it subscribes
 	return p
 }
 

@@ -41,6 +41,11 @@ func SchemaPart(subject string, number int) string {
 // AllSchemas is the filter for all schemas.
 func (s Subjects) AllSchemas() string { return s.Topic + ".schemas.*.*" }
 
+// Control is what the subjects of requests to a publisher's processes begin with.
+func (s Subjects) Control(publisher string) string {
+	return s.Topic + ".control." + EscapeToken(publisher)
+}
+
 // EscapeToken writes a name as one token of a subject: all bytes outside A-Z a-z 0-9 _ - become %XX.
 func EscapeToken(name string) string {
 	if strings.IndexFunc(name, func(r rune) bool { return r >= 0x80 || !plain(byte(r)) }) < 0 {

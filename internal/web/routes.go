@@ -30,6 +30,9 @@ func (s *Server) routes() http.Handler {
 	handle("/-/healthy", only(http.HandlerFunc(healthy), http.MethodGet, http.MethodHead))
 	handle("/-/ready", only(http.HandlerFunc(s.ready), http.MethodGet, http.MethodHead))
 	handle("/-/reload", only(protect(http.HandlerFunc(s.reload)), http.MethodPost, http.MethodPut))
+	for _, action := range []string{"pause", "resume", "switch"} {
+		handle("/-/"+action, only(protect(s.control(action)), http.MethodPost, http.MethodPut))
+	}
 	for path, h := range s.opts.Handlers {
 		handle(path, h)
 	}
@@ -54,6 +57,7 @@ func harden(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("X-Frame-Options", "DENY")
+		w.Header().Set("Referrer-Policy", "no-referrer")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; frame-ancestors 'none'")
 		h.ServeHTTP(w, r)
 	})

@@ -6,6 +6,7 @@
 //	/-/healthy        200 as long as the process runs
 //	/-/ready          200 if the process does what it is there for, else 503 and the reason
 //	/-/reload         POST: read the configuration again; only if enabled
+//	/-/pause          POST: stop all work; only if enabled, as are /-/resume and /-/switch
 //	/debug/pprof/     profiles; only if enabled
 //
 // TLS and users come from a file as other Prometheus exporters have it (exporter-toolkit), read anew for each
@@ -64,6 +65,9 @@ type Options struct {
 	// Reload reads the configuration again. /-/reload is there only if EnableLifecycle is set.
 	Reload          func() error
 	EnableLifecycle bool
+	// Control pauses, resumes or switches the process, as action says, and gives what to answer as JSON. The caller is the
+	// name of the HTTP user or an address. nil, or without EnableLifecycle, /-/pause, /-/resume and /-/switch refuse.
+	Control func(action, caller string) (any, error)
 	// Profiling serves /debug/pprof/.
 	Profiling bool
 	// Handlers are served besides, by path; each is linked on the status page.

@@ -199,7 +199,7 @@ func judge(method string, resp *http.Response, words string) answer {
 		a.outcome, a.reason = failed, "status_"+strconv.Itoa(code/100)+"xx"
 	}
 	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
-		a.after = min(time.Duration(n)*time.Second, time.Minute)
+		a.after = time.Duration(min(n, 60)) * time.Second
 	}
 	return a
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -178,12 +179,12 @@ func publicKey(path string) (string, error) {
 func seed(path string) (nkeys.KeyPair, error) {
 	data, err := read(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading nkey seed: %w", err)
+		return nil, fmt.Errorf("reading nkey seed %s: %w", path, err)
 	}
 	defer clear(data)
 	pair, err := nkeys.ParseDecoratedUserNKey(data)
 	if err != nil {
-		return nil, fmt.Errorf("reading nkey seed: %s has no seed of a user (it begins with SU): %w", path, err)
+		return nil, fmt.Errorf("reading nkey seed %s: no seed of a user (it begins with SU): %w", path, err)
 	}
 	return pair, nil
 }
@@ -192,15 +193,15 @@ func seed(path string) (nkeys.KeyPair, error) {
 func checkCredentials(path string) error {
 	data, err := read(path)
 	if err != nil {
-		return fmt.Errorf("reading credentials: %w", err)
+		return fmt.Errorf("reading credentials %s: %w", path, err)
 	}
 	defer clear(data)
-	if token, err := nkeys.ParseDecoratedJWT(data); err != nil || token == "" {
-		return fmt.Errorf("reading credentials: %s has no user JWT", path)
+	if token, err := nkeys.ParseDecoratedJWT(data); err != nil || strings.Count(token, ".") != 2 {
+		return fmt.Errorf("reading credentials %s: no user JWT in it", path)
 	}
 	pair, err := nkeys.ParseDecoratedUserNKey(data)
 	if err != nil {
-		return fmt.Errorf("reading credentials: %s has no seed of a user: %w", path, err)
+		return fmt.Errorf("reading credentials %s: no seed of a user in it: %w", path, err)
 	}
 	pair.Wipe()
 	return nil

@@ -3,22 +3,27 @@ package access
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 
 	"github.com/nats-io/nats.go"
 )
 
-// Explain adds to an error of connecting what it means for the configuration, if that is known.
-func (a *Access) Explain(err error) error {
-	if err == nil {
-		return nil
+// Failed adds to the error of an attempt to connect what it means for the configuration, if that is known.
+func (a *Access) Failed(err error) error {
+	if hint := a.silence(err); hint != "" {
+		return &explained{hint: hint, err: err}
 	}
-	hint := a.hint(err)
-	if hint == "" {
-		return err
+	return a.Lost(err)
+}
+
+// Lost is Failed for the error with which a connection ended.
+func (a *Access) Lost(err error) error {
+	if hint := a.hint(err); hint != "" {
+		return &explained{hint: hint, err: err}
 	}
-	return &explained{hint: hint, err: err}
+	return err
 }
 
 // explained is an error with its meaning.
@@ -50,26 +55,32 @@ func (a *Access) hint(err error) string {
 		return "what answers there does not begin with TLS: set no tls_first, or handshake_first at the server"
 	case has("first record does not look like a tls handshake"):
 		return "what answers there does not speak TLS"
-	case has("certificate required"):
+	case has("certificate required"), has("after tls handshake") && (a.opts.TLS == nil || a.opts.TLS.GetClientCertificate == nil):
 		return "the server wants a certificate of ours: cert and key, or the scheme puppet"
+	case has("after tls handshake"):
+		return "the server does not take our certificate (cert), or wants something else"
 	case has("signed by unknown authority"):
 		return "the server's certificate is of none of our authorities (ca)"
 	case has("unknown certificate authority") || has("bad certificate"):
 		return "the server does not take our certificate (cert)"
 	case has("invalid websocket connection") || has("malformed http"):
 		return "what answers there is no websocket of NATS: ws:// and wss:// have a port of their own"
-	case silent(err) && !a.opts.TLSFirst:
-		return "the server was reached and says nothing: it may want TLS first (tls_first: true), or the port is not that of nats:// and tls://"
-	case silent(err):
-		return "the server was reached and says nothing"
 	}
 	return ""
 }
 
-// silent tells whether a connection was made and nothing came in time.
-func silent(err error) bool {
+// silence is what it means that a connection was made and nothing came.
+func (a *Access) silence(err error) string {
 	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "read" && op.Timeout()
+	switch {
+	case errors.As(err, new(*explained)):
+	case !errors.Is(err, io.EOF) && !(errors.As(err, &op) && op.Op == "read" && op.Timeout()):
+	case a.opts.TLSFirst:
+		return "the server was reached and says nothing"
+	default:
+		return "the server was reached and says nothing: it may want TLS first (tls_first: true), or the port is not that of nats:// and tls://"
+	}
+	return ""
 }
 
 // who is what the server is told of us, without secrets.

@@ -124,7 +124,7 @@ func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 	if err == nil {
 		err = errors.New("the server closed the connection")
 	}
-	err = c.way.Explain(err)
+	err = c.way.Lost(err)
 	c.metrics.connected.WithLabelValues(c.opts.Name).Set(0)
 	c.link.setDown(err)
 	if c.first(err) {
@@ -138,7 +138,7 @@ func (c *Conn) onFailed(_ *nats.Conn, err error) {
 	if c.closing.Load() || errors.Is(err, nats.ErrNoServers) { // the latter only sums up the others
 		return
 	}
-	err = c.way.Explain(err)
+	err = c.way.Failed(err)
 	if !c.link.fail(err) || !c.first(err) {
 		return
 	}
@@ -197,6 +197,10 @@ func (c *Conn) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	switch {
 	case errors.Is(err, nats.ErrPermissionViolation):
 		if denied := parseViolation(err.Error()); denied != nil {
+			if c.opts.Optional != "" && strings.HasPrefix(denied.Subject, c.opts.Optional) {
+				c.log.Debug("denied, and not needed", "subject", denied.Subject, "reason", denied.Operation)
+				return
+			}
 			c.count("permission")
 			c.denials.deny(denied)
 			c.log.Debug("denied", "subject", denied.Subject, "reason", denied.Operation)

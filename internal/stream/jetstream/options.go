@@ -56,6 +56,8 @@ type Options struct {
 
 	// InboxPrefix is where answers come to; "_INBOX" if empty.
 	InboxPrefix string
+	// Optional is how subjects begin that nobody relies on: that the server denies one is a line of debugging and no more.
+	Optional string
 	// Domain is the JetStream domain; empty for the account's own.
 	Domain string
 

@@ -140,6 +140,9 @@ func (c *Conn) call(ctx context.Context, verb string, in, out any) error {
 		m.Data = body
 	}
 	answer, err := c.request(ctx, m)
+	if errors.Is(err, errNobody) && c.opts.Domain != "" {
+		return fmt.Errorf("%w: nobody answers for the domain %q", ErrNoJetStream, c.opts.Domain)
+	}
 	if errors.Is(err, errNobody) {
 		return ErrNoJetStream
 	}

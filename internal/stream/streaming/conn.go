@@ -193,12 +193,6 @@ func (c *Conn) began(s *session) {
 	}
 	c.log.Info("connected to NATS Streaming", "url", c.nc.ConnectedUrlRedacted(), "address", c.nc.ConnectedAddr(),
 		"version", c.nc.ConnectedServerVersion())
-	if c.opts.Announce == nil {
-		return
-	}
-	if subject, data := c.opts.Announce(); subject != "" {
-		_ = c.nc.Publish(subject, data) // nobody relies on it
-	}
 }
 
 func (c *Conn) ended(s *session) {
@@ -252,7 +246,7 @@ func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 	if err == nil {
 		err = errors.New("the server closed the connection")
 	}
-	err = c.way.Explain(err)
+	err = c.way.Lost(err)
 	c.mu.Lock()
 	s := c.s
 	c.mu.Unlock()
@@ -269,7 +263,7 @@ func (c *Conn) onFailed(_ *nats.Conn, err error) {
 	if c.closing.Load() || errors.Is(err, nats.ErrNoServers) { // the latter only sums up the others
 		return
 	}
-	err = c.way.Explain(err)
+	err = c.way.Failed(err)
 	c.mu.Lock()
 	quiet := c.s != nil || c.said == err.Error()
 	if c.s == nil {
@@ -286,6 +280,10 @@ func (c *Conn) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	kind := "other"
 	violation := regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]*)"`)
 	if m := violation.FindStringSubmatch(err.Error()); m != nil {
+		if c.opts.Optional != "" && strings.HasPrefix(m[2], c.opts.Optional) {
+			c.log.Debug("denied, and not needed", "subject", m[2], "reason", m[1])
+			return
+		}
 		c.metrics.errors.WithLabelValues(c.opts.Name, "permission").Inc()
 		c.log.Error("the server denies a right that NATS Streaming needs", "subject", m[2], "reason", m[1])
 		return

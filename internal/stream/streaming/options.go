@@ -47,8 +47,8 @@ type Options struct {
 	// Dialer, if set, opens the connections; names are then not looked up here.
 	Dialer Dialer
 
-	// Announce, if set, gives a message that is published outside the stream at each connection; a subject of "" is none.
-	Announce func() (subject string, data []byte)
+	// Optional is how subjects begin that nobody relies on: that the server denies one is a line of debugging and no more.
+	Optional string
 
 	// RequestTimeout bounds each request (5 s) and PublishTimeout each publish (10 s).
 	RequestTimeout, PublishTimeout time.Duration

@@ -49,7 +49,12 @@ func (ca *CA) PEM() []byte { return encode("CERTIFICATE", ca.Cert.Raw) }
 // Issue makes a certificate for a name, 127.0.0.1 and localhost that is valid from an hour ago until then.
 func (ca *CA) Issue(t testing.TB, name string, until time.Time) Pair {
 	t.Helper()
-	key := newKey(t)
+	return ca.IssueKey(t, name, until, newKey(t))
+}
+
+// IssueKey is Issue for a key that is there already, of any kind.
+func (ca *CA) IssueKey(t testing.TB, name string, until time.Time, key crypto.Signer) Pair {
+	t.Helper()
 	serial := ca.next
 	ca.next++
 	cert := sign(t, &x509.Certificate{
@@ -58,7 +63,7 @@ func (ca *CA) Issue(t testing.TB, name string, until time.Time) Pair {
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:    []string{name, "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}, ca.Cert, &key.PublicKey, ca.key)
+	}, ca.Cert, key.Public(), ca.key)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
