@@ -41,6 +41,8 @@ type lane struct {
 	// restart of its poller.
 	older, younger *lane
 
+	rivals *rivals // of all epochs of the publisher's lane
+
 	live        bool   // a bundle was received, not only read back
 	lastHistory uint64 // seq of the last bundle read back
 
@@ -118,6 +120,10 @@ func (p *Pipeline) laneOf(k laneKey) *lane {
 		decoder: frame.NewDecoder(k.epoch, p.Limits.Frame),
 		held:    make(map[uint64]*bundle),
 		touched: p.now,
+		rivals:  new(rivals),
+	}
+	if len(siblings) > 0 {
+		l.rivals = siblings[0].rivals
 	}
 	if len(siblings) > 0 && p.done.lane(k) == nil {
 		l.next = 1 // the publisher is known: what precedes its new epoch's first bundle seen is missing
@@ -156,6 +162,9 @@ func (p *Pipeline) accept(ctx context.Context, l *lane, b *bundle) {
 		return
 	}
 	b.skip = p.done.lane(l.key).has(seq)
+	if !b.skip {
+		p.watch(l, b.message.Stored)
+	}
 	l.held[seq] = b
 	p.advance(ctx, l)
 	if len(l.held) >= p.Limits.HoleBundles {

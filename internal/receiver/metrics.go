@@ -22,6 +22,7 @@ type Metrics struct {
 	droppedFrames, discarded        *prometheus.CounterVec
 	rejectedFrames, rejectedSamples *prometheus.CounterVec
 	missingBundles, uncleanEpochs   *prometheus.CounterVec
+	concurrent                      *prometheus.CounterVec
 	lostFrames, lostSamples         *prometheus.CounterVec
 	duplicates, already, retries    *prometheus.CounterVec
 	heldBytes, decodedBytes, lanes  *prometheus.GaugeVec
@@ -57,6 +58,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		uncleanEpochs: counters("unclean_epochs_total",
 			"Epochs that ended by a kill or a power failure: what the spool did not have on disk then is lost, and how much that was is not known.",
 			"sink", "publisher"),
+		concurrent: counters("concurrent_epochs_total",
+			"Times that an epoch of the publisher went on after another one that was live too: two pollers run with one identity.",
+			"sink", "publisher"),
 		lostFrames: counters("lost_frames_total",
 			"Frames missing by the running totals of their publisher: never come or not to be decoded.", "sink", "publisher"),
 		lostSamples: counters("lost_samples_total",
@@ -75,7 +79,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		junk: &junkLog{last: make(map[string]time.Time)},
 	}
 	reg.MustRegister(m.received, m.paused, m.decodeTime, m.publishTime, m.seen, m.frames, m.samples, m.droppedFrames, m.discarded,
-		m.rejectedFrames, m.rejectedSamples, m.missingBundles, m.uncleanEpochs, m.lostFrames, m.lostSamples, m.duplicates, m.already,
+		m.rejectedFrames, m.rejectedSamples, m.missingBundles, m.uncleanEpochs, m.concurrent, m.lostFrames, m.lostSamples, m.duplicates, m.already,
 		m.retries, m.heldBytes, m.decodedBytes, m.lanes)
 	return m
 }
