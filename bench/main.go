@@ -28,6 +28,7 @@ const usage = `usage: bench COMMAND [FLAGS]
   relay     a TCP relay that counts bytes: it stands where the WAN is
   floor     gets all targets and drops the bytes: nothing can be cheaper
   write     a remote-write receiver that counts
+  push      a Push Gateway that counts
   receive   our receiver with a sink that counts
   run       all of them with a contestant, and the measuring
   report    a markdown table of results
@@ -45,6 +46,7 @@ func main() {
 		"relay":   relay.Main,
 		"floor":   floor.Main,
 		"write":   sink.WriteMain,
+		"push":    sink.PushMain,
 		"receive": sink.ReceiveMain,
 		"run":     contest.RunMain,
 		"report":  contest.ReportMain,

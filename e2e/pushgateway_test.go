@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -89,7 +90,7 @@ func TestPushGatewayToPrometheus(t *testing.T) {
 		for _, n := range []string{"web/1", "a b", "ü", "dot/../x", "x?y#z", "c:9100", "%2F", ".."} {
 			all = append(all, targets.New(t, n, 10))
 		}
-		startPoller(t, pollerYAML(server, "site", "1s", namedJob("edge", all...))).Ready(t)
+		poller := startPoller(t, pollerYAML(server, "site", "1s", namedJob("edge", all...))).Ready(t)
 		for _, target := range all {
 			waitPushed(t, 20*time.Second, g, target, edge(target), 0)
 		}
@@ -104,6 +105,14 @@ scrape_configs:
 			harness.Wait(t, 20*time.Second, fmt.Sprintf("Prometheus has what %q showed", target.Name), func() error { return compareWithPage(prom, target) })
 		}
 		// One is down, one is removed: up is 0, or there is nothing.
+		poller.Reload(t, pollerYAML(server, "site", "1s", namedJob("edge", slices.Delete(slices.Clone(all), 1, 2)...)))
+		harness.Wait(t, 20*time.Second, "Prometheus sees nothing of the target that was removed", func() error {
+			left, err := prom.Query(fmt.Sprintf(`{job="edge",instance=%q}`, all[1].Name))
+			if err == nil && len(left) > 0 {
+				err = fmt.Errorf("%d series", len(left))
+			}
+			return err
+		})
 		all[0].Down()
 		harness.Wait(t, 10*time.Second, "Prometheus sees the target down", func() error {
 			up, err := prom.One(fmt.Sprintf(`up{job="edge",instance=%q}`, all[0].Name))
@@ -185,105 +194,6 @@ func startProxy(t testing.TB, to string) *proxy {
 func (p *proxy) do(bad func(http.ResponseWriter, *http.Request) bool) { p.bad.Store(&bad) }
 func (p *proxy) heal()                                                { p.bad.Store(nil) }
 
-// Faults of the Push Gateway and of what stands before it. After each, every group shows the newest scrape within two
-// intervals; meanwhile the receiver's other sink goes on.
-func TestPushGatewayRecovers(t *testing.T) {
-	t.Parallel()
-	server, g := startNATS(t, ""), startPushServer(t, "pushgateway")
-	p := startProxy(t, g.URL)
-	pagePort := ports.Next(t)
-	receiver := harness.StartProduct(t, builds, "receiver", pagePort,
-		pushYAML(server, p.URL, t.TempDir(), "  timeout: 2s", "gateway: {}")).Ready(t)
-	all := targets.Many(t, "node", 12, 20)
-	const interval = 2 * time.Second
-	startPoller(t, pollerYAML(server, "site", interval.String(), namedJob("edge", all...))).Ready(t)
-	current := func(what string) {
-		t.Helper()
-		begin := time.Now()
-		last := lastNumbers(all)
-		for _, target := range all {
-			waitPushed(t, 15*time.Second, g, target, edge(target), last[target])
-		}
-		if took := time.Since(begin); took > 2*interval+2*time.Second {
-			t.Errorf("after %s it took %v until everything was current, two intervals are %v", what, took, 2*interval)
-		}
-	}
-	othersGoOn := func(what string) {
-		t.Helper()
-		last := lastNumbers(all)
-		for _, target := range all[1:] {
-			target.WaitShown(t, 3*interval, receiver, edge(target), last[target])
-		}
-		t.Logf("during %s the gateway sink went on", what)
-	}
-	for _, target := range all {
-		waitPushed(t, 20*time.Second, g, target, edge(target), 0)
-	}
-	for _, fault := range []struct {
-		name        string
-		begin, heal func()
-	}{
-		{"hanging", g.Freeze, g.Thaw},
-		{"never answering", func() {
-			p.do(func(_ http.ResponseWriter, r *http.Request) bool {
-				select {
-				case <-p.over:
-				case <-r.Context().Done():
-				}
-				return true
-			})
-		}, p.heal},
-		{"500", func() {
-			p.do(func(w http.ResponseWriter, _ *http.Request) bool {
-				http.Error(w, "broken", http.StatusInternalServerError)
-				return true
-			})
-		}, p.heal},
-		{"connections cut in the middle of a body", func() {
-			p.do(func(w http.ResponseWriter, r *http.Request) bool {
-				io.CopyN(io.Discard, r.Body, 50)
-				if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
-					conn.Close()
-				}
-				return true
-			})
-		}, p.heal},
-		{"being down", g.Kill, func() { g.Restart(t) }},
-		{"a restart without state", func() { g.Kill(); g.Restart(t) }, func() {}},
-	} {
-		fault.begin()
-		othersGoOn(fault.name)
-		fault.heal()
-		current(fault.name)
-	}
-	if n := receiver.Metrics(t).Sum("prometheus_streams_receiver_publish_errors", harness.Labels{"receiver_job": "edge"}); n == 0 {
-		t.Error("no publish errors counted")
-	}
-
-	// One group is refused: the others do not notice, and it is counted and said why.
-	p.do(func(w http.ResponseWriter, r *http.Request) bool {
-		if !strings.HasSuffix(r.URL.Path, "/node-0") {
-			return false
-		}
-		http.Error(w, "not this one", http.StatusBadRequest)
-		return true
-	})
-	last := lastNumbers(all)
-	for _, target := range all[1:] {
-		waitPushed(t, 3*interval, g, target, edge(target), last[target])
-	}
-	receiver.WaitOutput(3*interval, "refuses a group.*not this one")
-	own := receiver.Metrics(t)
-	if own.Sum("prometheus_streams_pushgateway_rejected_total", harness.Labels{"reason": "refused"}) == 0 {
-		t.Error("the refused pushes are not counted")
-	}
-	if own.Sum("prometheus_streams_pushgateway_oldest_unaccepted_timestamp_seconds", nil) == 0 {
-		t.Error("nothing tells that a group is not accepted")
-	}
-	p.heal()
-	current("one group refused")
-}
-
 // Nothing is acknowledged that the gateway has not: a receiver that is killed while the gateway is down pushes the newest
 // scrape when it is back, though no poller sends any more.
 func TestPushGatewayKilledReceiver(t *testing.T) {
@@ -308,34 +218,46 @@ func TestPushGatewayKilledReceiver(t *testing.T) {
 	}
 }
 
-// A backlog: what is older than max_age is counted, the newest is pushed, and not one by one.
+// A receiver that was stopped for two minutes, with scrapes every 10 s in the stream and a max_age of 80 s: the four that
+// are older are counted, and of the eight others the newest is pushed, once.
 func TestPushGatewayMaxAge(t *testing.T) {
-	t.Parallel()
-	server, g := startNATS(t, ""), startPushServer(t, "pushgateway")
-	p := startProxy(t, g.URL)
-	var pushes atomic.Int64
-	receiver := startReceiver(t, pushYAML(server, p.URL, t.TempDir(), "", "max_age: 8"))
-	target := targets.New(t, "node", 20)
-	startPoller(t, pollerYAML(server, "site", "1s", namedJob("edge", target))).Ready(t)
-	waitPushed(t, 20*time.Second, g, target, edge(target), 0)
-	stopWell(t, receiver.Process)
-	time.Sleep(15 * time.Second)
-	last := target.Numbers()
-	p.do(func(_ http.ResponseWriter, r *http.Request) bool {
-		if strings.Contains(r.URL.Path, "/job/edge/") {
-			pushes.Add(1)
+	eachPushGateway(t, func(t *testing.T, name string) {
+		server, g := startNATS(t, ""), startPushServer(t, name)
+		p := startProxy(t, g.URL)
+		var pushes atomic.Int64
+		p.do(func(_ http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "/job/forged/") {
+				pushes.Add(1)
+			}
+			return false
+		})
+		// The receiver makes the stream and its durable, and is stopped.
+		receiver := startReceiver(t, pushYAML(server, p.URL, t.TempDir(), "", "max_age: 80"))
+		js := server.JetStream(t)
+		harness.Wait(t, 20*time.Second, "the receiver has its durable", func() error {
+			_, err := harness.Durable(t, js, "PROMETHEUS")
+			return err
+		})
+		stopWell(t, receiver.Process)
+		forge, conn := harness.NewForge(t, "site", 7), server.Connect(t)
+		harness.Publish(t, conn, forge.SchemaSubject(), forge.Schema.Marshal())
+		for i := range 12 {
+			ago := 115*time.Second - time.Duration(i)*10*time.Second
+			harness.Publish(t, conn, forge.Subject(), forge.BundleAt(t, time.Now().Add(-ago), float64(i)))
 		}
-		return false
+		receiver.Restart(t)
+		receiver.Ready(t)
+		g.waitLines(t, 20*time.Second, harness.Labels{"job": "forged", "instance": "site"}, "untyped forged{by=site} 11", "untyped up{} 1")
+		time.Sleep(2 * time.Second) // what else would be pushed now
+		own := receiver.Metrics(t)
+		if aged := own.Sum("prometheus_streams_receiver_aged_discards", harness.Labels{"receiver_job": "forged"}); aged != 4 {
+			t.Errorf("%v scrapes counted as aged, want the 4 of 12 that are older than 80 s", aged)
+		}
+		if n := own.Sum("prometheus_streams_pushgateway_superseded_total", nil); n != 7 {
+			t.Errorf("%v scrapes counted as superseded, want 7", n)
+		}
+		if n := pushes.Load(); n != 1 {
+			t.Errorf("%d pushes, want the newest alone", n)
+		}
 	})
-	receiver.Restart(t)
-	receiver.Ready(t)
-	waitPushed(t, 10*time.Second, g, target, edge(target), last)
-	own := receiver.Metrics(t)
-	aged := own.Sum("prometheus_streams_receiver_aged_discards", harness.Labels{"receiver_job": "edge"})
-	if aged < 4 || aged > 9 {
-		t.Errorf("%v scrapes counted as aged, about 7 of 15 are older than 8 s", aged)
-	}
-	if n, since := pushes.Load(), int64(target.Numbers()-last); n > since+1 {
-		t.Errorf("%d pushes since the start, %d scrapes were made: the backlog was pushed one by one", n, since)
-	}
 }

@@ -15,8 +15,17 @@ import (
 // What forwarder and receiver rely on, against a real NATS Streaming server that is killed.
 func TestStreamingContract(t *testing.T) {
 	t.Parallel()
+	for _, version := range []string{harness.LastStreaming, harness.OldestStreaming} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			streamingContract(t, version)
+		})
+	}
+}
+
+func streamingContract(t *testing.T, version string) {
 	streamtest.Contract(t, func(t *testing.T) *streamtest.Carrier {
-		server := harness.StartStreaming(t, ports.Next(t))
+		server := harness.StartStreamingVersion(t, version, ports.Next(t))
 		return &streamtest.Carrier{
 			Subjects: stream.Subjects{Topic: "demo"}, OneSubject: "demo", NoFloor: true, Prefetch: 512,
 			Stop: func(*testing.T) { server.Kill() }, Restart: func(t *testing.T) { server.Restart(t) },

@@ -14,7 +14,7 @@ func TestContestants(t *testing.T) {
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no contestants: %v", err)
 	}
-	vars := Vars{Self: "bench", Bin: "/bin", Control: sinkControl, Sink: "http://sink", Targets: []string{"h:1", "h:2"}, Interval: "5s", N: 2, M: 10}
+	vars := Vars{Self: "bench", Bin: "/bin", Control: sinkControl, Sink: "http://sink", Push: "http://push", Targets: []string{"h:1", "h:2"}, Interval: "5s", N: 2, M: 10}
 	for _, path := range paths {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			c, err := Read(path)

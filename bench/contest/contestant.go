@@ -18,6 +18,8 @@ import (
 const (
 	// ArrivesWrite: at the remote-write receiver that the harness starts. The default.
 	ArrivesWrite = "write"
+	// ArrivesPush: at the Push Gateway that the harness starts, which only counts.
+	ArrivesPush = "push"
 	// ArrivesOwn: a process of the contestant answers /stats and /mark at {{.Control}}, as "bench receive" does.
 	ArrivesOwn = "own"
 	// ArrivesCounter: a metric of a contestant's process counts it; see Counter.
@@ -78,8 +80,9 @@ type Proc struct {
 type Vars struct {
 	// Self is the bench binary, Bin the folder with the others, Work the contestant's own folder.
 	Self, Bin, Work string
-	// Sink is the remote-write URL through the relay, SinkDirect past it, Control where to answer /stats.
-	Sink, SinkDirect, Control string
+	// Sink is the remote-write URL through the relay, SinkDirect past it, Push that of the counting Push Gateway, Control where
+	// to answer /stats.
+	Sink, SinkDirect, Push, Control string
 	// Targets are host:port.
 	Targets        []string
 	Interval       string

@@ -16,6 +16,7 @@ import (
 // ReportMain prints a markdown table of the results in some files.
 func ReportMain(_ context.Context, args []string) error {
 	fs := flag.NewFlagSet("report", flag.ContinueOnError)
+	growth := fs.Bool("growth", false, "how the cost grows with the load, of one contestant")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -29,6 +30,9 @@ func ReportMain(_ context.Context, args []string) error {
 			return err
 		}
 		results = append(results, more...)
+	}
+	if *growth {
+		return writeGrowth(os.Stdout, results)
 	}
 	return writeReport(os.Stdout, results)
 }

@@ -118,7 +118,7 @@ func (r *runner) run(ctx context.Context, c *Contestant) (result *Result, err er
 	}
 	s := &stage{load: r.load, contestant: c, vars: Vars{
 		Self: r.self, Bin: r.bin, Work: work, Control: sinkControl,
-		Sink: "http://" + relayAddress + "/api/v1/write", SinkDirect: "http://" + writeAddress + "/api/v1/write",
+		Sink: "http://" + relayAddress + "/api/v1/write", SinkDirect: "http://" + writeAddress + "/api/v1/write", Push: "http://" + pushAddress,
 		Interval: r.load.Interval.String(), N: r.load.N, M: r.load.M, BasePort: r.load.BasePort,
 	}}
 	for i := range r.load.N {

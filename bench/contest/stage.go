@@ -21,6 +21,7 @@ import (
 const (
 	writeAddress   = "127.0.0.1:18200"
 	relayAddress   = "127.0.0.1:18201"
+	pushAddress    = "127.0.0.1:18202"
 	targetsControl = "127.0.0.1:18999"
 	sinkControl    = "127.0.0.1:18998"
 	floorControl   = "127.0.0.1:18996"
@@ -61,11 +62,8 @@ func (s *stage) setUp(ctx context.Context) error {
 	if err := s.startTargets(ctx); err != nil {
 		return err
 	}
-	if s.contestant.Arrives == ArrivesWrite {
-		if _, err := s.start(ctx, "", "_write", "http://"+sinkControl+"/stats",
-			s.vars.Self, "write", "-listen", writeAddress, "-control", sinkControl); err != nil {
-			return err
-		}
+	if err := s.startSink(ctx); err != nil {
+		return err
 	}
 	if err := s.startRelays(ctx); err != nil {
 		return err
@@ -107,6 +105,22 @@ func (s *stage) startTargets(ctx context.Context) error {
 		"-n", strconv.Itoa(s.load.N), "-m", strconv.Itoa(s.load.M), "-base-port", strconv.Itoa(s.load.BasePort),
 		"-control", targetsControl, "-churn", fmt.Sprint(s.load.Churn), "-churn-every", strconv.Itoa(every),
 		"-gzip="+strconv.FormatBool(s.load.Gzip), "-same-shape="+strconv.FormatBool(s.load.SameShape))
+	return err
+}
+
+// startSink starts what counts, unless the contestant brings it.
+func (s *stage) startSink(ctx context.Context) error {
+	address := ""
+	switch s.contestant.Arrives {
+	case ArrivesWrite:
+		address = writeAddress
+	case ArrivesPush:
+		address = pushAddress
+	default:
+		return nil
+	}
+	_, err := s.start(ctx, "", "_"+s.contestant.Arrives, "http://"+sinkControl+"/stats",
+		s.vars.Self, s.contestant.Arrives, "-listen", address, "-control", sinkControl)
 	return err
 }
 

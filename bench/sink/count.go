@@ -1,5 +1,5 @@
-// Package sink has the two ends that count what arrives: a remote-write receiver for whoever speaks remote write, and our
-// receiver's pipeline with a sink that does nothing else. Both tell the same Stats, so contestants compare.
+// Package sink has the ends that count what arrives: a remote-write receiver for whoever speaks remote write, a Push Gateway, and
+// our receiver's pipeline with a sink that does nothing else. All tell the same Stats, so contestants compare.
 package sink
 
 import (

@@ -27,6 +27,9 @@ type Flags struct {
 	LogLevel  string // debug, info, warn, error or ""
 	LogFormat string // logfmt, json or ""
 	Web       WebFlags
+
+	// values of all flags by name, as they were given, for people to see.
+	values map[string]string
 }
 
 // WebFlags say how the HTTP server listens and under which address people reach it.
@@ -64,7 +67,10 @@ func application(f *Flags) (*kingpin.Application, []command) {
 		receiverCommand(app),
 		standaloneCommand(app),
 		checkConfigCommand(check),
+		checkTargetsCommand(check),
+		checkScrapeCommand(check),
 		checkStreamCommand(check),
+		checkSinksCommand(check),
 		inspectCommand(app),
 		enrollCommand(app),
 		versionCommand(app),

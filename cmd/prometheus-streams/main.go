@@ -52,6 +52,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	if err == nil {
+		c.flags.values = flagValues(app)
 		err = c.flags.check()
 	}
 	if err != nil {

@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 		t.Fatalf("%d scripts found, %v", len(scripts), err)
 	}
 	cmds := serverCmds()
-	cmds["exits"], cmds["waitfor"], cmds["puppetca"] = exits, waitFor, puppetCA
+	cmds["exits"], cmds["waitfor"], cmds["puppetca"], cmds["serve"] = exits, waitFor, puppetCA, serve
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,

@@ -72,6 +72,7 @@ func (h *house) centre(blocks []inlet) error {
 	if err != nil {
 		return err
 	}
+	schemas.Bound(memoryLimit() / 8)
 	metrics := receiver.NewMetrics(h.env.Registry)
 	publishers, err := receiver.NewPublishers(h.cfg.Receiver.Publishers, state, h.env.Registry, h.env.Logger)
 	if err != nil {
@@ -199,6 +200,17 @@ func receiverLimits(c *config.Config) receiver.Limits {
 	out.HoleAge, out.HoleBundles = time.Duration(in.HoleAge), in.HoleBundles
 	out.SchemaAge = time.Duration(in.SchemaAge)
 	out.HeldBytes, out.Lanes = int(in.HeldBytes), in.Lanes
+	out.StateBytes, out.PublisherStateBytes = int64(in.StateBytes), int64(in.PublisherStateBytes)
+	if out.StateBytes == 0 {
+		sinks := len(c.RemoteWrite)
+		if c.Gateway != nil {
+			sinks++
+		}
+		if c.PushGateway != nil {
+			sinks++
+		}
+		out.StateBytes = memoryLimit() / 4 / int64(max(1, sinks))
+	}
 	return out
 }
 

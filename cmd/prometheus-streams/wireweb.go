@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -41,8 +42,10 @@ func (h *house) listen() error {
 		Gatherer: h.env.Registry, Registerer: h.env.Registry,
 		Ready: h.ready, Reload: h.env.Reload, EnableLifecycle: h.cfg.Web.EnableLifecycle, Control: h.controlOverHTTP,
 		Profiling: flags.EnablePprof,
+		API:       h.api(),
 		Page:      h.page, Logger: h.env.Logger,
 	}
+	o.Hostname, _ = os.Hostname()
 	if h.cfg.Gateway != nil && h.env.Role.Receives() {
 		o.Handlers = map[string]http.Handler{
 			"/gateway/metrics": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.web.gateway.Metrics().ServeHTTP(w, r) }),

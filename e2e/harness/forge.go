@@ -39,8 +39,14 @@ func NewForge(t testing.TB, publisher string, epoch uint64) *Forge {
 // Bundle makes the next bundle, of one frame.
 func (f *Forge) Bundle(t testing.TB, value float64) []byte {
 	t.Helper()
+	return f.BundleAt(t, time.Now(), value)
+}
+
+// BundleAt is Bundle with the time of the scrape.
+func (f *Forge) BundleAt(t testing.TB, at time.Time, value float64) []byte {
+	t.Helper()
 	f.seq++
-	frames, err := f.encoder.AppendScrape(nil, time.Now().UnixMilli(), frame.Report{Scraped: 1, PostRelabel: 1}, f.Schema,
+	frames, err := f.encoder.AppendScrape(nil, at.UnixMilli(), frame.Report{Scraped: 1, PostRelabel: 1}, f.Schema,
 		&frame.Column{Values: []float64{value}})
 	if err != nil {
 		t.Fatal(err)

@@ -57,6 +57,28 @@ func (i *Island) address(link, end int) string {
 // Address is the island's at the end of a link.
 func (i *Island) Address(link int) string { return i.address(link, 2) }
 
+// Here is the address of our end of a link.
+func (i *Island) Here(link int) string { return i.address(link, 1) }
+
+// StartProductOn starts "prometheus-streams standalone" on an island, with an /etc/resolv.conf of its own; its pages are
+// on the first link.
+func StartProductOn(t testing.TB, b *Builds, i *Island, resolv string, port int, config string, flags ...string) *Product {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(file, []byte(resolv), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := &Product{Config: filepath.Join(dir, "standalone.yaml"), URL: fmt.Sprintf("http://%s:%d", i.Address(0), port)}
+	p.Write(t, config)
+	// A mount namespace, so that the file is seen by this process alone.
+	const mounted = `mount --make-rprivate / && mount --bind "$1" "$(readlink -f /etc/resolv.conf)" && shift && exec "$@"`
+	p.argv = append(i.inside("unshare", "--mount", "sh", "-c", mounted, "sh", file,
+		b.Product(t), "standalone", "--config", p.Config, "--web.listen-address", fmt.Sprintf("%s:%d", i.Address(0), port)), flags...)
+	p.Process = Start(t, "prometheus-streams-standalone", p.argv...)
+	return p
+}
+
 func (i *Island) inside(argv ...string) []string {
 	return append([]string{"nsenter", "--net=" + fmt.Sprintf("/proc/%d/ns/net", i.pid()), "--"}, argv...)
 }

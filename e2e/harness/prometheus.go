@@ -20,7 +20,8 @@ type Prometheus struct {
 	// URL of its API and pages.
 	URL string
 
-	argv []string
+	argv   []string
+	config string
 }
 
 // StartPrometheus starts a Prometheus on a port with the given configuration file and waits until it is ready.
@@ -32,7 +33,7 @@ func StartPrometheus(t testing.TB, port int, config string, flags ...string) *Pr
 		t.Fatal(err)
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	p := &Prometheus{URL: "http://" + address}
+	p := &Prometheus{URL: "http://" + address, config: path}
 	p.argv = append([]string{Server(t, "prometheus"), "--config.file=" + path, "--storage.tsdb.path=" + filepath.Join(dir, "tsdb"),
 		"--web.listen-address=" + address}, flags...)
 	p.Restart(t)
@@ -104,4 +105,23 @@ func (p *Prometheus) One(expr string) (float64, error) {
 		return 0, fmt.Errorf("%d series for %s", len(all), expr)
 	}
 	return all[0].Value, nil
+}
+
+// Rewrite replaces its configuration file, which it reads again when it gets SIGHUP.
+func (p *Prometheus) Rewrite(t testing.TB, config string) {
+	t.Helper()
+	if err := os.WriteFile(p.config, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// StartPrometheusFile is StartPrometheus with a configuration file that stays where it is, as the files do that it names.
+func StartPrometheusFile(t testing.TB, port int, path string, flags ...string) *Prometheus {
+	t.Helper()
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	p := &Prometheus{URL: "http://" + address}
+	p.argv = append([]string{Server(t, "prometheus"), "--config.file=" + path, "--storage.tsdb.path=" + filepath.Join(t.TempDir(), "tsdb"),
+		"--web.listen-address=" + address}, flags...)
+	p.Restart(t)
+	return p
 }

@@ -171,3 +171,7 @@ func (p *Prometheus) Exemplars(selector, label string) (map[string][]Exemplar, e
 	}
 	return out, nil
 }
+
+// Everything reads the series with these labels as they are stored, samples, histograms and stale markers; a label that has to
+// be absent has an empty value here.
+func (p *Prometheus) Everything(want Labels) ([]*prompb.TimeSeries, error) { return p.read(want) }

@@ -19,14 +19,30 @@ type Streaming struct {
 	// URL to connect to.
 	URL string
 
-	argv []string
+	argv  []string
+	ready string // what it prints last when it starts
 }
+
+// The versions of NATS Streaming that there are: the last one, and the oldest that version 1.0 is to be used with.
+const (
+	LastStreaming   = "nats-streaming-server"
+	OldestStreaming = "nats-streaming-server-oldest"
+)
 
 // StartStreaming starts a nats-streaming-server on a port; flags are added to its command line.
 func StartStreaming(t testing.TB, port int, flags ...string) *Streaming {
 	t.Helper()
-	s := &Streaming{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}
-	s.argv = append([]string{Server(t, "nats-streaming-server"), "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-cid", ClusterID,
+	return StartStreamingVersion(t, LastStreaming, port, flags...)
+}
+
+// StartStreamingVersion starts one of a version.
+func StartStreamingVersion(t testing.TB, version string, port int, flags ...string) *Streaming {
+	t.Helper()
+	s := &Streaming{URL: fmt.Sprintf("nats://127.0.0.1:%d", port), ready: "Streaming Server is ready"}
+	if version == OldestStreaming {
+		s.ready = "STREAM: -{34}$"
+	}
+	s.argv = append([]string{Server(t, version), "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-cid", ClusterID,
 		"-st", "file", "-dir", filepath.Join(t.TempDir(), "streaming")}, flags...)
 	s.Restart(t)
 	return s
@@ -36,7 +52,7 @@ func StartStreaming(t testing.TB, port int, flags ...string) *Streaming {
 func (s *Streaming) Restart(t testing.TB) {
 	t.Helper()
 	s.Process = Start(t, "nats-streaming-server", s.argv...)
-	s.WaitOutput(20*time.Second, "Streaming Server is ready")
+	s.WaitOutput(20*time.Second, s.ready)
 }
 
 // Connect opens a raw connection to its NATS that is closed when the test ends.

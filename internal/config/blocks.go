@@ -203,6 +203,10 @@ type Limits struct {
 	HeldBytes Size `yaml:"held_bytes"`
 	// Lanes bounds the lanes of all publishers that are known at a time.
 	Lanes int `yaml:"lanes"`
+	// StateBytes bounds the memory of what is kept of targets to decode their frames, for each sink; 0 takes it from the
+	// memory limit. PublisherStateBytes bounds that of one publisher; 0 is no limit of its own.
+	StateBytes          Size `yaml:"state_bytes"`
+	PublisherStateBytes Size `yaml:"publisher_state_bytes"`
 	// Targets, Series and PublisherSeries (those of one publisher) bound what a gateway keeps. 0 is no limit, for
 	// Targets the sink's own.
 	Targets         int `yaml:"targets"`

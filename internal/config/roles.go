@@ -127,10 +127,20 @@ func (c *Config) warningsOf(role Role) []Warning {
 	if role == StandaloneRole && c.ReceiverStreams != nil {
 		add("receiver_stream", "standalone has a stream of its own; the block is ignored")
 	}
-	if name, _, _ := strings.Cut(c.Identity, "."); role == PollerRole && strings.EqualFold(name, "localhost") {
-		add("identity", "every host is called "+c.Identity+"; two publishers of one name are taken for one")
+	if role == PollerRole && commonName(c.Identity) {
+		add("identity", "many hosts are called "+c.Identity+"; two publishers of one name are taken for one")
 	}
 	return out
+}
+
+// commonName tells whether an identity is the name that a system has before anybody gives it one.
+func commonName(identity string) bool {
+	name, _, _ := strings.Cut(strings.ToLower(identity), ".")
+	switch name {
+	case "", "localhost", "localhost4", "localhost6", "ip6-localhost", "(none)", "raspberrypi", "debian", "ubuntu":
+		return true
+	}
+	return false
 }
 
 // Frozen lists the keys that the role uses, that differ in next and that cannot change while a process runs.

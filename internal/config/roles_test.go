@@ -70,6 +70,12 @@ func TestRoleWarnings(t *testing.T) {
 	if len(warnings) != 1 || warnings[0].Line != 1 {
 		t.Errorf("warnings %v", warnings)
 	}
+	for identity, want := range map[string]int{"localhost": 1, "LocalHost6.localdomain6": 1, "raspberrypi": 1, "localhost1": 0, "dc1.localhost": 0, "DC1": 0} {
+		_, warnings, err := parse(t, "identity: "+identity+"\nmonitor_port: 1\n"+pollerBlock).ForRole(PollerRole)
+		if err != nil || len(warnings) != want {
+			t.Errorf("identity %s: warnings %v, %v", identity, warnings, err)
+		}
+	}
 }
 
 func TestFrozen(t *testing.T) {

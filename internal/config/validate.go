@@ -154,6 +154,8 @@ func (r *Receiver) finish(d *decoder) {
 	d.positive("receiver.limits.schema_age", int64(r.Limits.SchemaAge))
 	d.positive("receiver.limits.held_bytes", int64(r.Limits.HeldBytes))
 	d.positive("receiver.limits.lanes", int64(r.Limits.Lanes))
+	d.notNegative("receiver.limits.state_bytes", int(r.Limits.StateBytes))
+	d.notNegative("receiver.limits.publisher_state_bytes", int(r.Limits.PublisherStateBytes))
 	d.notNegative("receiver.limits.targets", r.Limits.Targets)
 	d.notNegative("receiver.limits.series", r.Limits.Series)
 	d.notNegative("receiver.limits.publisher_series", r.Limits.PublisherSeries)

@@ -275,6 +275,9 @@ func sameTypes(t testing.TB, again Parsed, types map[string]model.MetricType, op
 	for i := range again.Schema.Series {
 		name := again.Schema.Series[i].Labels.Get(model.MetricNameLabel)
 		want := types[name]
+		if strings.ContainsAny(name, "\n\\\"") {
+			continue // Prometheus' parser leaves the escapes of a name in # TYPE, so that it is another one
+		}
 		if open && want == model.MetricTypeCounter && !strings.HasSuffix(name, "_total") {
 			want = model.MetricTypeUnknown
 		}

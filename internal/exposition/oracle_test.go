@@ -179,7 +179,7 @@ func oracleConfig(t *testing.T, cases map[string]oracleCase, address string) *pr
 	var text strings.Builder
 	text.WriteString("scrape_configs:\n")
 	for name, c := range cases {
-		fmt.Fprintf(&text, "- job_name: %s\n  metrics_path: /%s\n  scrape_interval: 500ms\n  scrape_timeout: 500ms\n", name, name)
+		fmt.Fprintf(&text, "- job_name: %s\n  metrics_path: /%s\n  scrape_interval: 1s\n  scrape_timeout: 1s\n", name, name)
 		for line := range strings.Lines(c.settings) {
 			text.WriteString("  " + line)
 		}
@@ -324,31 +324,36 @@ func compareAppended(p Parsed, err error, target labels.Labels, all []appended, 
 // TestAsPrometheusAppends compares frames with what a real Prometheus' scrape loop appends to a real storage.
 func TestAsPrometheusAppends(t *testing.T) {
 	for _, parseST := range []bool{false, true} {
-		cases := oracleCases(t)
-		o, configs := ask(t, cases, parseST)
-		for name, c := range cases {
-			t.Run(fmt.Sprintf("%s, start timestamps %t", name, parseST), func(t *testing.T) {
-				cfg := configs[name]
-				target := labels.FromStrings("job", name, "instance", o.scrapes[name][0][0].labels.Get("instance"))
-				l := NewLayout(oracleRules(cfg, target, parseST), NewSchemas())
-				for i, body := range c.bodies {
-					p, err := l.Parse([]byte(body), c.contentType)
-					if e := compareAppended(p, err, target, o.scrapes[name][i], parseST); e != nil {
-						t.Errorf("scrape %d: %v\nbody %.300q", i, e, body)
-					}
-				}
-				var protocols []string
-				for _, p := range cfg.ScrapeProtocols {
-					protocols = append(protocols, string(p))
-				}
-				scheme, err := promconfig.ToEscapingScheme(cfg.MetricNameEscapingScheme, cfg.MetricNameValidationScheme)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got := Accept(protocols, scheme.String()); got != o.accepts[name] {
-					t.Errorf("Accept: %s, want %s", got, o.accepts[name])
-				}
-			})
+		t.Run(fmt.Sprintf("start timestamps %t", parseST), func(t *testing.T) {
+			t.Parallel() // it waits most of the time
+			cases := oracleCases(t)
+			o, configs := ask(t, cases, parseST)
+			for name, c := range cases {
+				t.Run(name, func(t *testing.T) { sameAsAppended(t, c, o, configs[name], name, parseST) })
+			}
+		})
+	}
+}
+
+// sameAsAppended compares the frames of a case with what was appended.
+func sameAsAppended(t *testing.T, c oracleCase, o *oracle, cfg *promconfig.ScrapeConfig, name string, parseST bool) {
+	target := labels.FromStrings("job", name, "instance", o.scrapes[name][0][0].labels.Get("instance"))
+	l := NewLayout(oracleRules(cfg, target, parseST), NewSchemas())
+	for i, body := range c.bodies {
+		p, err := l.Parse([]byte(body), c.contentType)
+		if e := compareAppended(p, err, target, o.scrapes[name][i], parseST); e != nil {
+			t.Errorf("scrape %d: %v\nbody %.300q", i, e, body)
 		}
+	}
+	var protocols []string
+	for _, p := range cfg.ScrapeProtocols {
+		protocols = append(protocols, string(p))
+	}
+	scheme, err := promconfig.ToEscapingScheme(cfg.MetricNameEscapingScheme, cfg.MetricNameValidationScheme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := Accept(protocols, scheme.String()); got != o.accepts[name] {
+		t.Errorf("Accept: %s, want %s", got, o.accepts[name])
 	}
 }

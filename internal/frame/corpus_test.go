@@ -36,6 +36,12 @@ func loadCorpus(t testing.TB) []*corpusTarget {
 	if name == "" {
 		name = "testdata/scrapes.tar.zst"
 	}
+	return readCorpus(t, name)
+}
+
+// readCorpus reads a tar of scrapes, in order.
+func readCorpus(t testing.TB, name string) []*corpusTarget {
+	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)

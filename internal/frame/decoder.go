@@ -18,8 +18,11 @@ type Decoder struct {
 	spare   [][]int64
 	// histogramCodes are made for the first histogram.
 	histogramCodes *histogramTables
-	fixed          int64 // bytes of targets
-	idle           int64 // bytes of spare
+	fixed          int64           // bytes of targets
+	idle           int64           // bytes of spare
+	limit          int64           // of SetLimit
+	named          map[*Schema]int // how many states are of a schema
+	schemaBytes    int64
 }
 
 // targetState is what a decoder keeps of a target.
@@ -31,7 +34,10 @@ type targetState struct {
 
 // NewDecoder makes the decoder of one epoch of a lane.
 func NewDecoder(epoch uint64, lim Limits) *Decoder {
-	return &Decoder{epoch: epoch, lim: lim, targets: make(map[uint64]*targetState), div: newScales(), codes: newResidualTables()}
+	return &Decoder{
+		epoch: epoch, lim: lim, targets: make(map[uint64]*targetState), div: newScales(), codes: newResidualTables(),
+		limit: noLimit, named: make(map[*Schema]int),
+	}
 }
 
 // Targets is how many targets the decoder holds states of, Bytes the memory of the states.
@@ -105,8 +111,7 @@ func (d *Decoder) free(t *targetState, mask, position uint64) {
 		return
 	}
 	for i := 0; i < len(t.states); {
-		back := position - t.states[i].position
-		if t.states[i].position > position || back > 0 && back < 64 && mask>>back&1 != 0 {
+		if needed(t.states[i], mask, position) {
 			i++
 			continue
 		}
@@ -114,8 +119,15 @@ func (d *Decoder) free(t *targetState, mask, position uint64) {
 	}
 }
 
+// needed tells whether a state goes on after a frame at position with this mask.
+func needed(s *state, mask, position uint64) bool {
+	back := position - s.position
+	return s.position > position || back > 0 && back < 64 && mask>>back&1 != 0
+}
+
 func (d *Decoder) drop(t *targetState, i int) {
 	d.bytes -= t.states[i].bytes()
+	d.name(t.states[i].schema, -1)
 	d.recycle(t.states[i])
 	t.states = slices.Delete(t.states, i, i+1)
 }

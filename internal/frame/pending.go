@@ -281,14 +281,15 @@ func (p *pending) room(st *state, mask uint64) error {
 	if got := p.bytes + st.bytes(); got > p.lim.StateBytes {
 		return &LimitError{What: "bytes of states", Got: uint64(got), Max: uint64(max(p.lim.StateBytes, 0))}
 	}
-	return nil
+	return p.fits(st, mask)
 }
 
 // settle frees what the mask does not name and keeps st if it does.
 func (p *pending) settle(mask uint64, st *state) {
 	t := p.known
 	if t == nil {
-		if len(p.targets) >= p.lim.Targets { // and nothing will build on this frame
+		alone := mask&1 == 0 // nothing will build on this frame
+		if len(p.targets) >= p.lim.Targets || alone && p.held()+targetBytes+2*int64(len(p.defined)) > p.limit {
 			p.recycle(st)
 			return
 		}
@@ -315,6 +316,7 @@ func (p *pending) settle(mask uint64, st *state) {
 	})
 	t.states = slices.Insert(t.states, i, st)
 	p.bytes += st.bytes()
+	p.name(st.schema, 1)
 	for len(t.states) > max(p.lim.States, 1) {
 		p.drop(t, 0)
 	}

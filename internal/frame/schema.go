@@ -36,6 +36,7 @@ type Schema struct {
 	Series   []Series
 
 	shape   SchemaID
+	bytes   int64
 	classes []uint8 // of the bases
 	pred    []uint8 // how many rows back the row stands that predicts this one; 0 is none
 }
@@ -64,6 +65,7 @@ func (s *Schema) seal() {
 	content := s.appendShape(nil)
 	s.shape = hash("shape", content)
 	s.ID = hash("schema", s.appendBases(content))
+	s.measure()
 }
 
 func hash(domain string, content []byte) (id SchemaID) {

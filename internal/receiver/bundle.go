@@ -24,8 +24,8 @@ type bundle struct {
 
 	// history: read back, only to be decoded. skip: done before, only to be decoded and acknowledged.
 	history, skip bool
-	// format1: it is one message of format 1, which has no place in a lane and so none in the done table.
-	format1 bool
+	// format1 is set for a message of format 1, which has no place in a lane and so none in the done table.
+	format1 *noted
 	// repeated: it may have been delivered by an earlier process that was stopped before it noted so.
 	repeated bool
 }
@@ -112,9 +112,12 @@ func (p *Pipeline) open(b *bundle) (l *lane, reason string, err error) {
 	if parsed.Seq == 0 {
 		return nil, "malformed", errors.New("sequence 0")
 	}
-	l = p.laneOf(laneKey{parsed.Publisher, parsed.Lane, parsed.Epoch})
-	if l == nil {
-		return nil, "too_many_lanes", fmt.Errorf("the receiver knows %d lanes already", len(p.lanes))
+	l, err = p.laneOf(laneKey{parsed.Publisher, parsed.Lane, parsed.Epoch})
+	switch {
+	case errors.Is(err, frame.ErrNoRoom):
+		return nil, stateLimit, err
+	case err != nil:
+		return nil, "too_many_lanes", err
 	}
 	return l, "", nil
 }
@@ -217,7 +220,9 @@ func (p *Pipeline) settle(b *bundle) {
 		return
 	}
 	h := &b.parsed.Header
-	if !b.format1 && p.done.done(laneKey{h.Publisher, h.Lane, h.Epoch}, h.Seq) != nil {
+	if b.format1 != nil {
+		p.noteDone(b.format1)
+	} else if p.done.done(laneKey{h.Publisher, h.Lane, h.Epoch}, h.Seq) != nil {
 		return // not noted, so not acknowledged; Run ends with the error
 	}
 	p.release(b)

@@ -83,7 +83,7 @@ func (p *Pipeline) decode(ctx context.Context, l *lane, b *bundle) bool {
 		return nil, schemaMissing{id}
 	}
 	for b.at < len(b.raws) {
-		f, err := l.decoder.Decode(b.raws[b.at], lookup)
+		f, err := p.decodeFrame(l, b.raws[b.at], lookup)
 		if err != nil {
 			if p.blockedBy(ctx, l, b, err) {
 				return false
@@ -119,11 +119,15 @@ func (p *Pipeline) blockedBy(ctx context.Context, l *lane, b *bundle, err error)
 		if b.history {
 			return false // whether it matters shows when a frame that is to be delivered lacks it
 		}
-		if !l.lacksBase && b.source.History != nil {
+		reason = "base_not_found"
+		if p.limitedLately(l) {
+			reason = stateLimit
+		} else if !l.lacksBase && b.source.History != nil {
 			p.askHistory(ctx, l, b)
 			return true
 		}
-		reason = "base_not_found"
+	case errors.Is(err, frame.ErrNoRoom):
+		reason = stateLimit
 	case errors.As(err, &version):
 		if !l.dropUnknown {
 			l.block = block{why: forVersion}
@@ -206,12 +210,14 @@ func (p *Pipeline) askHistory(ctx context.Context, l *lane, b *bundle) {
 	l.readBack = max(readBack, 2*l.readBack)
 	r := stream.Range{Subject: b.message.Subject, From: b.message.Stored.Add(-l.readBack), To: b.message.Sequence - 1}
 	far := b.message.Stored.Sub(r.From) > p.Keep
+	room := p.quota.allowance(l) / replaysAtOnce
 	go func() {
-		d, whole, err := p.replay(ctx, l.key, b.source, r)
+		d, whole, err := p.replay(ctx, l.key, b.source, r, room)
 		p.answers.post(func() {
 			l.block = block{}
 			if err == nil {
 				l.decoder = d
+				p.quota.charge(l)
 				l.lacksBase = whole || far
 			} else {
 				p.Logger.Warn("reading back a lane", "publisher", l.key.publisher, "lane", l.key.lane, "error", err)
@@ -224,9 +230,14 @@ func (p *Pipeline) askHistory(ctx context.Context, l *lane, b *bundle) {
 }
 
 // replay decodes a range of one lane into a fresh decoder. It tells whether the range began at the stream's start or
-// before the lane's.
-func (p *Pipeline) replay(ctx context.Context, k laneKey, s *source, r stream.Range) (*frame.Decoder, bool, error) {
+// before the lane's, or that there is no room for more states.
+func (p *Pipeline) replay(ctx context.Context, k laneKey, s *source, r stream.Range, room int64) (*frame.Decoder, bool, error) {
+	if err := p.readToken(ctx); err != nil {
+		return nil, false, err
+	}
+	defer func() { <-p.quota.reads }()
 	d := frame.NewDecoder(k.epoch, p.Limits.Frame)
+	d.SetLimit(room)
 	whole, any := false, false
 	schema := func(id frame.SchemaID) (*frame.Schema, error) {
 		return p.Schemas.Fetch(ctx, k.publisher, id, []Registry{s.Registry})
@@ -248,7 +259,8 @@ func (p *Pipeline) replay(ctx context.Context, k laneKey, s *source, r stream.Ra
 			if err != nil {
 				break
 			}
-			_, _ = d.Decode(raw, schema) // what cannot be decoded here shows when it is needed
+			_, err = d.Decode(raw, schema) // what cannot be decoded here shows when it is needed
+			whole = whole || errors.Is(err, frame.ErrNoRoom)
 		}
 		return ctx.Err()
 	})

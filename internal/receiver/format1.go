@@ -19,7 +19,7 @@ import (
 // Messages of format 1 stand alone: each holds one scrape of one target as text, with the second in which it was made and
 // no place in a lane. The order in which a carrier hands them out is not that of the scrapes: replicated streams reorder,
 // and what was not acknowledged comes again. So for each target (publisher, job, instance) the newest time that was handed
-// to the sink is kept, and what is older is counted as late, not delivered.
+// to the sink is kept, over restarts too (newest.go), and what is older is counted as late, not delivered.
 
 const (
 	// format1Lane is the lane that sinks are told for messages of format 1.
@@ -48,10 +48,7 @@ type format1Key struct{ publisher, job, instance string }
 type format1Target struct {
 	layout  *exposition.Layout
 	target  *frame.Target
-	time    int64 // seconds: of the newest message
-	within  int64 // how many messages of that second came before the newest
-	recent  [format1Recent]format1Seen
-	count   int // of all messages, for the place in recent
+	newest  *newest // of what was handed to the sink; also in the table of newest scrapes
 	gaps    []int64
 	touched time.Time
 }
@@ -65,11 +62,20 @@ type format1Seen struct {
 // format1 is a pipeline's side of the old messages.
 type format1 struct {
 	targets map[format1Key]*format1Target
+	newest  *newestTable
 	schemas *exposition.Schemas
 }
 
-func newFormat1() format1 {
-	return format1{targets: make(map[format1Key]*format1Target), schemas: exposition.NewSchemas()}
+// noted is what a bundle of format 1 has to note once the sink is done with it.
+type noted struct {
+	key    format1Key
+	newest *newest
+	seen   format1Seen
+	within int64
+}
+
+func newFormat1(t *newestTable) format1 {
+	return format1{targets: make(map[format1Key]*format1Target), newest: t, schemas: exposition.NewSchemas()}
 }
 
 // takeFormat1 takes a message of format 1 to the sink, or counts why not.
@@ -80,9 +86,10 @@ func (p *Pipeline) takeFormat1(ctx context.Context, b *bundle) {
 		p.dropMessage(b, reason, err)
 		return
 	}
-	b.format1 = true
+	b.format1 = &noted{key: format1Key{m.Publisher, m.Job, m.Instance}}
+	b.repeated = b.message.Redelivered
 	b.parsed = &frame.Bundle{Header: frame.Header{Publisher: m.Publisher, Lane: format1Lane}}
-	key := format1Key{m.Publisher, m.Job, m.Instance}
+	key := b.format1.key
 	t := p.format1.targets[key]
 	known := t != nil
 	if !known {
@@ -90,16 +97,16 @@ func (p *Pipeline) takeFormat1(ctx context.Context, b *bundle) {
 			p.dropMessage(b, "too_many_targets", fmt.Errorf("the receiver knows %d targets of format 1 already", format1Targets))
 			return
 		}
-		t = p.newFormat1Target(m)
+		t = p.newFormat1Target(key)
 	}
-	t.touched = p.now
+	t.touched, t.newest.touched = p.now, p.now
 	seen := format1Seen{m.Time, xxhash.Sum64(m.Body)}
 	switch {
-	case slices.Contains(t.recent[:min(t.count, format1Recent)], seen):
+	case slices.Contains(t.newest.recent, seen):
 		p.metrics.duplicates.WithLabelValues(p.Name, m.Publisher).Inc()
 		p.release(b)
 		return
-	case m.Time < t.time:
+	case m.Time < t.newest.time && len(t.newest.recent) > 0:
 		p.metrics.dropped(m.Publisher, "late", 1)
 		p.release(b)
 		return
@@ -110,8 +117,11 @@ func (p *Pipeline) takeFormat1(ctx context.Context, b *bundle) {
 		p.dropMessage(b, "unparsable", fmt.Errorf("job %q, instance %q: %w", m.Job, m.Instance, err))
 		return
 	}
-	p.format1.targets[key] = t
+	if !known {
+		p.format1.add(key, t)
+	}
 	t.note(seen)
+	b.format1.newest, b.format1.seen, b.format1.within = t.newest, seen, t.newest.within
 	b.decoded = []*frame.Frame{f}
 	p.grow(b, f)
 	p.deliver(ctx, b)
@@ -148,13 +158,18 @@ func (p *Pipeline) openFormat1(b *bundle) (m *frame.Format1, reason string, err 
 	return m, "", nil
 }
 
-func (p *Pipeline) newFormat1Target(m *frame.Format1) *format1Target {
-	all := labels.FromStrings(model.JobLabel, m.Job, model.InstanceLabel, m.Instance)
+func (p *Pipeline) newFormat1Target(key format1Key) *format1Target {
+	all := labels.FromStrings(model.JobLabel, key.job, model.InstanceLabel, key.instance)
 	limits := p.Limits.Frame
+	before := p.format1.newest.targets[key]
+	if before == nil {
+		before = &newest{}
+	}
 	return &format1Target{
+		newest: before,
 		layout: exposition.NewLayout(exposition.Rules{Target: all, HonorTimestamps: true, Limits: &limits}, p.format1.schemas),
 		target: &frame.Target{
-			ID:     xxhash.Sum64String(m.Publisher + "\xff" + m.Job + "\xff" + m.Instance),
+			ID:     xxhash.Sum64String(key.publisher + "\xff" + key.job + "\xff" + key.instance),
 			Labels: all, Interval: unknownInterval, Timeout: unknownInterval,
 		},
 	}
@@ -165,8 +180,8 @@ func (t *format1Target) frame(m *frame.Format1) (*frame.Frame, error) {
 	body, up, report, reported := frame.SplitReport(m.Body)
 	f := &frame.Frame{Kind: frame.Down, Target: t.target, Report: report}
 	f.Time = m.Time * 1000
-	if m.Time == t.time && t.count > 0 {
-		f.Time += min(t.within+1, 999) // a second scrape within the second is later than the first
+	if n := t.newest; m.Time == n.time && len(n.recent) > 0 {
+		f.Time += min(n.within+1, 999) // a second scrape within the second is later than the first
 	}
 	f.Position = uint64(f.Time)
 	if reported && !up {
@@ -204,18 +219,27 @@ func normal(body []byte) (text []byte, contentType string) {
 	return body, textType
 }
 
+// add takes in a target of which something goes to the sink.
+func (f *format1) add(key format1Key, t *format1Target) {
+	f.targets[key] = t
+	if f.newest.targets[key] == nil {
+		f.newest.add(key, t.newest)
+	}
+}
+
 // note remembers a message that goes to the sink, and learns the target's interval.
 func (t *format1Target) note(seen format1Seen) {
-	if seen.time == t.time {
-		t.within++
-	} else {
-		if t.count > 0 {
-			t.learn(seen.time - t.time)
-		}
-		t.time, t.within = seen.time, 0
+	if n := t.newest; len(n.recent) > 0 && seen.time > n.time {
+		t.learn(seen.time - n.time)
 	}
-	t.recent[t.count%format1Recent] = seen
-	t.count++
+	t.newest.note(seen)
+}
+
+// noteDone notes, before a message of format 1 is acknowledged, that the sink is done with it.
+func (p *Pipeline) noteDone(n *noted) {
+	if n.newest != nil {
+		p.format1.newest.done(n.key, n.newest, n.seen, n.within, p.now)
+	}
 }
 
 // learn takes the seconds between two scrapes; the interval is the median of the last few.
@@ -234,10 +258,12 @@ func (t *format1Target) learn(gap int64) {
 	t.target = &next
 }
 
-// sweepFormat1 forgets targets that have been silent for long.
+// sweepFormat1 forgets targets that have been silent for long, but not how new their newest scrape was.
 func (p *Pipeline) sweepFormat1() {
+	p.format1.newest.mend(p.now)
 	for key, t := range p.format1.targets {
 		if p.now.Sub(t.touched) > max(laneIdle, 3*t.target.Interval) {
+			t.newest.shorten()
 			delete(p.format1.targets, key)
 		}
 	}

@@ -143,7 +143,7 @@ func (p *Pipeline) discard(b *bundle) {
 	}
 	p.metrics.dropped(publisher, "paused", count)
 	h := &b.parsed.Header
-	if !b.format1 && p.done.done(laneKey{h.Publisher, h.Lane, h.Epoch}, h.Seq) != nil {
+	if b.format1 == nil && p.done.done(laneKey{h.Publisher, h.Lane, h.Epoch}, h.Seq) != nil {
 		return // not noted, so not acknowledged; Run ends with the error
 	}
 	p.release(b)

@@ -3,6 +3,7 @@ package receiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
@@ -58,6 +59,10 @@ type lane struct {
 	gaps      []gap
 	forked    bool // said already
 
+	share   *share    // of its publisher
+	charged int64     // to it
+	limited time.Time // when states were refused or dropped last because of the limit
+
 	dropUnknown bool // frames of an unknown version are no longer waited with
 }
 
@@ -85,10 +90,10 @@ type checksum struct {
 
 type gap struct{ from, to uint64 }
 
-// laneOf finds or makes a bundle's lane; nil if the publisher has too many.
-func (p *Pipeline) laneOf(k laneKey) *lane {
+// laneOf finds or makes a bundle's lane. It fails if the publisher has too many, or too much memory.
+func (p *Pipeline) laneOf(k laneKey) (*lane, error) {
 	if l := p.lanes[k]; l != nil {
-		return l
+		return l, nil
 	}
 	var siblings []*lane
 	others := 0
@@ -102,7 +107,11 @@ func (p *Pipeline) laneOf(k laneKey) *lane {
 		}
 	}
 	if others >= lanesPerPublisher*epochsPerLane || len(p.lanes) >= p.Limits.Lanes {
-		return nil
+		return nil, fmt.Errorf("the receiver knows %d lanes already, limit %d, and %d of this publisher", len(p.lanes), p.Limits.Lanes,
+			others+len(siblings))
+	}
+	if err := p.makeRoom(p.quota.of(k.publisher), laneBytes); err != nil {
+		return nil, err
 	}
 	if len(siblings) >= epochsPerLane {
 		oldest := siblings[0]
@@ -138,7 +147,8 @@ func (p *Pipeline) laneOf(k laneKey) *lane {
 		}
 	}
 	p.lanes[k] = l
-	return l
+	p.quota.open(l)
+	return l, nil
 }
 
 // pending tells that bundles of the lane are not decoded yet.
@@ -318,6 +328,7 @@ func (p *Pipeline) tickLane(ctx context.Context, l *lane) {
 	case notBlocked, forHistory:
 	}
 	if len(l.held) == 0 && len(l.queue) == 0 && p.now.Sub(l.touched) > laneIdle {
+		p.quota.close(l)
 		delete(p.lanes, l.key)
 	}
 }
@@ -344,6 +355,7 @@ func (p *Pipeline) forget(l *lane, why string) {
 	if l.younger != nil {
 		l.younger.older = l.older
 	}
+	p.quota.close(l)
 	delete(p.lanes, l.key)
 }
 

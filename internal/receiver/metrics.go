@@ -26,6 +26,8 @@ type Metrics struct {
 	lostFrames, lostSamples         *prometheus.CounterVec
 	duplicates, already, retries    *prometheus.CounterVec
 	heldBytes, decodedBytes, lanes  *prometheus.GaugeVec
+	stateBytes                      *prometheus.GaugeVec
+	shed                            *prometheus.CounterVec
 
 	junk *junkLog
 }
@@ -76,11 +78,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Memory of the frames that are decoded and wait for the sink's verdict, as estimated."}, []string{"sink"}),
 		lanes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: ns + "lanes",
 			Help: "Lanes (publisher, lane, epoch) known."}, []string{"sink"}),
+		stateBytes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: ns + "state_bytes",
+			Help: "Memory of what is kept of targets to decode their next frames, their schemas with it, as estimated."}, []string{"sink"}),
+		shed: counters("shed_targets_total",
+			"Targets whose state was dropped for other publishers' since their publisher had most of the memory; they go on with a keyframe.",
+			"sink", "publisher"),
 		junk: &junkLog{last: make(map[string]time.Time)},
 	}
 	reg.MustRegister(m.received, m.paused, m.decodeTime, m.publishTime, m.seen, m.frames, m.samples, m.droppedFrames, m.discarded,
 		m.rejectedFrames, m.rejectedSamples, m.missingBundles, m.uncleanEpochs, m.concurrent, m.lostFrames, m.lostSamples, m.duplicates, m.already,
-		m.retries, m.heldBytes, m.decodedBytes, m.lanes)
+		m.retries, m.heldBytes, m.decodedBytes, m.lanes, m.stateBytes, m.shed)
 	return m
 }
 
@@ -91,10 +98,14 @@ type sinkMetrics struct {
 	held    prometheus.Gauge
 	decoded prometheus.Gauge
 	lanes   prometheus.Gauge
+	state   prometheus.Gauge
 }
 
 func (m *Metrics) sink(name string) *sinkMetrics {
-	return &sinkMetrics{m, name, m.heldBytes.WithLabelValues(name), m.decodedBytes.WithLabelValues(name), m.lanes.WithLabelValues(name)}
+	return &sinkMetrics{
+		m, name, m.heldBytes.WithLabelValues(name), m.decodedBytes.WithLabelValues(name), m.lanes.WithLabelValues(name),
+		m.stateBytes.WithLabelValues(name),
+	}
 }
 
 func (m *sinkMetrics) delivered(publisher string, f *frame.Frame) {

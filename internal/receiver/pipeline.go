@@ -61,7 +61,10 @@ type Limits struct {
 	HeldBytes int
 	// Lanes bounds how many publishers' lanes are known at a time.
 	Lanes int
-	Frame frame.Limits
+	// StateBytes bounds the memory of all decoders of the pipeline: the states of targets and their schemas.
+	// PublisherStateBytes bounds that of one publisher. 0 is no bound. See quota.
+	StateBytes, PublisherStateBytes int64
+	Frame                           frame.Limits
 }
 
 // DefaultLimits are the limits of design and documentation.
@@ -123,6 +126,7 @@ type Pipeline struct {
 	retries []retry
 	parked  []*bundle // decoded, and kept from the sink by the gate
 	held    int
+	quota   quota
 	decoded int    // memory of the bundles' decoded frames
 	goOn    func() // what to do once there is room for more of it; nil if nothing waits for that
 	// outstanding counts the frames that the sink was given and gave no verdict on yet.
@@ -151,9 +155,9 @@ type source struct {
 
 // New makes a pipeline and opens its done table.
 func New(c Config) (*Pipeline, error) {
-	path := ""
+	path, newestPath := "", ""
 	if c.StateDirectory != "" {
-		path = filepath.Join(c.StateDirectory, "done-"+c.Name)
+		path, newestPath = filepath.Join(c.StateDirectory, "done-"+c.Name), filepath.Join(c.StateDirectory, "newest-"+c.Name)
 	}
 	if c.Keep == 0 {
 		c.Keep = 7 * 24 * time.Hour
@@ -162,13 +166,18 @@ func New(c Config) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
+	newest, err := openNewest(newestPath, c.Keep, c.Logger)
+	if err != nil {
+		return nil, err
+	}
 	p := &Pipeline{
 		Config:  c,
 		metrics: c.Metrics.sink(c.Name),
 		done:    done,
 		lanes:   make(map[laneKey]*lane),
-		format1: newFormat1(),
+		format1: newFormat1(newest),
 		unknown: make(map[string]*quarantine),
+		quota:   newQuota(&c.Limits),
 		events:  make(chan event, 256),
 		answers: newMailbox(),
 		now:     time.Now(),
@@ -184,6 +193,7 @@ func New(c Config) (*Pipeline, error) {
 // the done table can no longer be written: going on would deliver twice after every restart.
 func (p *Pipeline) Run(ctx context.Context) error {
 	defer p.done.close()
+	defer p.format1.newest.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p.Gate.onResume(func() { p.answers.post(func() { p.unpark(ctx) }) })

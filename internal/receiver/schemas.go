@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
 	"github.com/choria-io/prometheus-streams/internal/stream"
@@ -17,6 +19,8 @@ import (
 const (
 	// schemaIdle is how long a schema that nobody asked for stays in memory. Targets that use it hold it anyway.
 	schemaIdle = time.Hour
+	// schemaSweep is how often schemas are looked through for those that can go.
+	schemaSweep = time.Minute
 	// schemaDiskAge is how long a schema stays on disk without being read.
 	schemaDiskAge = 30 * 24 * time.Hour
 	// schemaFetchTimeout bounds one question to one registry.
@@ -38,12 +42,27 @@ type Schemas struct {
 
 	mu     sync.Mutex
 	loaded map[frame.SchemaID]*cachedSchema
+	bytes  int64 // of those that the cache holds
+	bound  int64 // of bytes; 0 is none
+	swept  time.Time
 }
 
+// cachedSchema is a schema that the cache holds, or one that it only finds again for as long as targets hold it.
 type cachedSchema struct {
 	schema *frame.Schema
+	found  weak.Pointer[frame.Schema]
 	used   time.Time
 }
+
+func (c *cachedSchema) get() *frame.Schema {
+	if c.schema != nil {
+		return c.schema
+	}
+	return c.found.Value()
+}
+
+// Bound bounds the memory of schemas that no target is known to need. It is called before the cache is used.
+func (s *Schemas) Bound(bytes int64) { s.bound = bytes }
 
 // NewSchemas makes a cache. With a directory, schemas are kept there, and those not read for a month are removed now.
 func NewSchemas(dir string, limits frame.Limits, logger *slog.Logger) (*Schemas, error) {
@@ -71,8 +90,10 @@ func (s *Schemas) Lookup(id frame.SchemaID) *frame.Schema {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.loaded[id]; c != nil {
-		c.used = time.Now()
-		return c.schema
+		if schema := c.get(); schema != nil {
+			c.used = time.Now()
+			return schema
+		}
 	}
 	if s.dir == "" {
 		return nil
@@ -91,7 +112,7 @@ func (s *Schemas) Lookup(id frame.SchemaID) *frame.Schema {
 	}
 	now := time.Now()
 	_ = os.Chtimes(path, now, now)
-	s.loaded[id] = &cachedSchema{schema, now}
+	s.load(schema, now)
 	return schema
 }
 
@@ -153,17 +174,61 @@ func (s *Schemas) keep(schema *frame.Schema) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	s.loaded[schema.ID] = &cachedSchema{schema, now}
-	for id, c := range s.loaded {
-		if now.Sub(c.used) > schemaIdle {
-			delete(s.loaded, id)
-		}
-	}
+	s.load(schema, now)
+	s.sweep(now)
 	if s.dir == "" {
 		return
 	}
 	if err := s.save(schema); err != nil {
 		s.logger.Warn("schema not kept on disk", "schema", schema.ID.String(), "error", err)
+	}
+}
+
+// sweep forgets, now and then, what nobody asked for long and what nobody has any more.
+func (s *Schemas) sweep(now time.Time) {
+	if now.Sub(s.swept) < schemaSweep {
+		return
+	}
+	s.swept = now
+	for id, c := range s.loaded {
+		if now.Sub(c.used) > schemaIdle || c.get() == nil {
+			s.unload(c)
+			delete(s.loaded, id)
+		}
+	}
+}
+
+// load puts a schema into memory. Above the bound the cache lets go of those that were not asked for the longest, down to
+// three quarters of it.
+func (s *Schemas) load(schema *frame.Schema, now time.Time) {
+	if c := s.loaded[schema.ID]; c != nil {
+		s.unload(c)
+	}
+	s.loaded[schema.ID] = &cachedSchema{schema: schema, found: weak.Make(schema), used: now}
+	s.bytes += schema.Bytes()
+	if s.bound <= 0 || s.bytes <= s.bound {
+		return
+	}
+	held := make([]*cachedSchema, 0, len(s.loaded))
+	for _, c := range s.loaded {
+		if c.schema != nil && c.schema != schema {
+			held = append(held, c)
+		}
+	}
+	slices.SortFunc(held, func(a, b *cachedSchema) int { return a.used.Compare(b.used) })
+	for _, c := range held {
+		if s.bytes <= s.bound/4*3 {
+			return
+		}
+		s.unload(c)
+	}
+}
+
+// unload lets go of a schema, which is found as long as somebody else has it.
+func (s *Schemas) unload(c *cachedSchema) {
+	if c.schema != nil {
+		s.bytes -= c.schema.Bytes()
+		c.schema = nil
 	}
 }
 

@@ -109,6 +109,7 @@ func (p *Pipeline) tick(ctx context.Context) {
 	p.metrics.held.Set(float64(p.held))
 	p.metrics.decoded.Set(float64(p.decoded))
 	p.metrics.lanes.Set(float64(len(p.lanes)))
+	p.metrics.state.Set(float64(p.quota.used))
 }
 
 // tickContents gives up what was waited for long enough, and tries again what the sink did not take.

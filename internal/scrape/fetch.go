@@ -1,6 +1,7 @@
 package scrape
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -23,14 +24,21 @@ func (e *BodySizeError) Error() string {
 	return fmt.Sprintf("body_size_limit exceeded: %d bytes read so far, limit %d", e.Read, e.Limit)
 }
 
-// Buffers is memory for the bodies of scrapes that run at the same time. The zero value is ready; it is safe for
-// concurrent use.
+// Buffers is memory for the scrapes that run at the same time: for bodies, and to decompress them. The zero value is
+// ready; it is safe for concurrent use.
 type Buffers struct {
-	pool sync.Pool
+	mu sync.Mutex
+	// ready are a few that stay from scrape to scrape; pool has the others until the next garbage collections.
+	ready []*buffer
+	pool  sync.Pool
 }
 
+// buffer is the memory of one scrape that runs. Its gzip reader reads from compressed; both are nil until the first
+// compressed body.
 type buffer struct {
-	bytes []byte
+	bytes      []byte
+	compressed *bufio.Reader
+	gzip       *gzip.Reader
 }
 
 const (
@@ -38,9 +46,23 @@ const (
 	// largestKept is the largest buffer that waits for the next scrape: one enormous target must not make all
 	// buffers enormous.
 	largestKept = 16 << 20
+	// readyKept and readyLargest bound what stays for good.
+	readyKept, readyLargest = 4, 1 << 20
+	// compressedAtOnce is how much of a compressed body is read at a time: fewer calls into the kernel than with the
+	// buffers of net/http.
+	compressedAtOnce = 32 << 10
 )
 
 func (b *Buffers) get() *buffer {
+	b.mu.Lock()
+	if n := len(b.ready); n > 0 {
+		x := b.ready[n-1]
+		b.ready = b.ready[:n-1]
+		b.mu.Unlock()
+		x.bytes = x.bytes[:0]
+		return x
+	}
+	b.mu.Unlock()
 	if x, ok := b.pool.Get().(*buffer); ok {
 		x.bytes = x.bytes[:0]
 		return x
@@ -49,9 +71,39 @@ func (b *Buffers) get() *buffer {
 }
 
 func (b *Buffers) put(x *buffer) {
-	if cap(x.bytes) <= largestKept {
-		b.pool.Put(x)
+	if cap(x.bytes) > largestKept {
+		return
 	}
+	if x.compressed != nil {
+		x.compressed.Reset(nil) // it must not hold on to the response
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.ready) < readyKept && cap(x.bytes) <= readyLargest {
+		b.ready = append(b.ready, x)
+		return
+	}
+	b.pool.Put(x)
+}
+
+// gunzip gives what decompresses a body.
+func (b *buffer) gunzip(body io.Reader) (io.Reader, error) {
+	if b.compressed == nil {
+		b.compressed = bufio.NewReaderSize(body, compressedAtOnce)
+	} else {
+		b.compressed.Reset(body)
+	}
+	var err error
+	if b.gzip == nil {
+		b.gzip, err = gzip.NewReader(b.compressed)
+	} else {
+		err = b.gzip.Reset(b.compressed)
+	}
+	if err != nil {
+		b.gzip = nil
+		return nil, fmt.Errorf("read the gzip body: %w", err)
+	}
+	return b.gzip, nil
 }
 
 // read fills the buffer from r. It holds at most one byte more than limit, and leaves room for one more: what reads
@@ -100,16 +152,9 @@ func (s *Scraper) fetch(ctx context.Context, b *buffer) (contentType string, err
 	switch e := strings.ToLower(resp.Header.Get("Content-Encoding")); e {
 	case "", "identity":
 	case "gzip":
-		if s.gzip == nil {
-			s.gzip, err = gzip.NewReader(resp.Body)
-		} else {
-			err = s.gzip.Reset(resp.Body)
+		if r, err = b.gunzip(resp.Body); err != nil {
+			return "", err
 		}
-		if err != nil {
-			s.gzip = nil
-			return "", fmt.Errorf("read the gzip body: %w", err)
-		}
-		r = s.gzip
 	default:
 		return "", fmt.Errorf("server returned a body with Content-Encoding %.50q, which was not asked for", e)
 	}

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/prometheus/client_golang/prometheus"
 	promconfig "github.com/prometheus/common/config"
 
@@ -75,12 +74,12 @@ type Scraper struct {
 	textBody, bodyIsText bool
 	body                 []byte // of the last good scrape, with textBody
 
-	gzip  *gzip.Reader
 	frame frame.Frame
 	named frame.Target
 
 	lastError error
 	lastBytes int64
+	lastType  string // the Content-Type of the last answer
 	skipped   exposition.Skipped
 }
 
@@ -204,12 +203,12 @@ func userAgent(version string) string {
 func (s *Scraper) Scrape(ctx context.Context) (*frame.Frame, error) {
 	start := time.Now()
 	limited := ctx
-	if s.target.Timeout > 0 {
+	if due, ok := ctx.Deadline(); s.target.Timeout > 0 && (!ok || due.After(start.Add(s.target.Timeout))) {
 		var cancel context.CancelFunc
 		limited, cancel = context.WithTimeout(ctx, s.target.Timeout)
 		defer cancel()
 	}
-	s.lastError, s.lastBytes, s.skipped = nil, 0, exposition.Skipped{}
+	s.lastError, s.lastBytes, s.lastType, s.skipped = nil, 0, "", exposition.Skipped{}
 	parsed, err := s.ask(limited)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return nil, ctx.Err()
@@ -234,6 +233,9 @@ func (s *Scraper) LastError() error { return s.lastError }
 
 // LastBytes is the size of the last exposition in bytes, uncompressed, as far as it was read.
 func (s *Scraper) LastBytes() int64 { return s.lastBytes }
+
+// LastContentType is the Content-Type of the last answer, as the target gave it.
+func (s *Scraper) LastContentType() string { return s.lastType }
 
 // LastSkipped is what the last exposition had and its frame does not carry.
 func (s *Scraper) LastSkipped() exposition.Skipped { return s.skipped }
@@ -265,7 +267,7 @@ func (s *Scraper) ask(ctx context.Context) (exposition.Parsed, error) {
 	b := s.buffers.get()
 	defer func() { s.buffers.put(b) }()
 	contentType, err := s.fetch(ctx, b)
-	s.lastBytes = int64(len(b.bytes))
+	s.lastBytes, s.lastType = int64(len(b.bytes)), contentType
 	if err != nil {
 		return exposition.Parsed{}, err
 	}

@@ -423,6 +423,42 @@ func TestBuffersAreBounded(t *testing.T) {
 	}
 }
 
+// The memory to decompress goes from scrape to scrape, whatever became of the one before.
+func TestDecompressionIsShared(t *testing.T) {
+	var pool Buffers
+	body := []byte(strings.Repeat("a 1\n", 50000))
+	whole := gzipped(t, body)
+	read := func(compressed []byte) error {
+		b := pool.get()
+		defer pool.put(b)
+		r, err := b.gunzip(bytes.NewReader(compressed))
+		if err == nil {
+			err = b.read(r, 1<<20)
+		}
+		if err == nil && !bytes.Equal(b.bytes, body) {
+			t.Fatalf("%d bytes of %d, or others", len(b.bytes), len(body))
+		}
+		return err
+	}
+	for range 3 {
+		if err := read(whole); err != nil {
+			t.Fatal(err)
+		}
+		for name, bad := range map[string][]byte{"cut short": whole[:len(whole)/2], "no gzip": body, "nothing": nil} {
+			if read(bad) == nil {
+				t.Errorf("%s: no error", name)
+			}
+		}
+	}
+	if n := testing.AllocsPerRun(50, func() {
+		if err := read(whole); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 2 {
+		t.Errorf("%v allocations for each body", n)
+	}
+}
+
 func TestTargetsOfOneShapeShareTheSchema(t *testing.T) {
 	o := Options{Schemas: exposition.NewSchemas(), Buffers: &Buffers{}}
 	var schemas [2]*frame.Schema

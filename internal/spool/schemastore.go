@@ -23,6 +23,9 @@ type schemaStore struct {
 	live  map[string]struct{}
 	told  bool     // SetLive was called
 	dirty []string // files not synced
+	// idleBytes is what kept gave last, counted anew once it is not counted: each bundle asks for it.
+	idleBytes int64
+	counted   bool
 }
 
 type storedSchema struct {
@@ -71,6 +74,7 @@ func (s *schemaStore) add(wanted []string, given []Schema) {
 			continue
 		}
 		s.all[g.ID] = &storedSchema{size: g.size(), schema: &g, idle: time.Now()}
+		s.counted = false
 	}
 }
 
@@ -129,23 +133,28 @@ func (s *schemaStore) get(id string) (Schema, error) {
 		}
 	}
 	delete(s.all, id)
+	s.counted = false
 	_ = os.Remove(s.file(id))
 	return Schema{}, fmt.Errorf("%w: %s: %w", ErrNoSchema, id, err)
 }
 
 // kept is the size of the schemas that are not live.
 func (s *schemaStore) kept() int64 {
-	var n int64
+	if s.counted {
+		return s.idleBytes
+	}
+	s.idleBytes, s.counted = 0, true
 	for id, st := range s.all {
 		if _, live := s.live[id]; !live {
-			n += st.size
+			s.idleBytes += st.size
 		}
 	}
-	return n
+	return s.idleBytes
 }
 
 // forgetFiles notes that the files are gone. What was in them is not known any more; the poller gives it again.
 func (s *schemaStore) forgetFiles() {
+	s.counted = false
 	for id, st := range s.all {
 		if st.inFile {
 			if _, err := os.Stat(s.file(id)); err != nil {
@@ -195,7 +204,7 @@ func (d *Disk) Has(id string) bool {
 func (d *Disk) SetLive(ids []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.schemas.told = true
+	d.schemas.told, d.schemas.counted = true, false
 	d.schemas.live = make(map[string]struct{}, len(ids))
 	for _, id := range ids {
 		d.schemas.live[id] = struct{}{}
@@ -250,6 +259,7 @@ func (d *Disk) collect(atOnce bool) bool {
 			continue
 		}
 		delete(s.all, id)
+		s.counted = false
 		removed = true
 	}
 	return removed

@@ -128,6 +128,18 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
+// Discovers tells whether there is anything to discover: more than what is static and fixed.
+func (m *Manager) Discovers() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.pools {
+		if len(p.dynamic) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // discover hands the service discovery of the pools to Prometheus' manager, which runs only while there is any: it never
 // rests. m.mu is held.
 func (m *Manager) discover(pools map[string]*pool) error {

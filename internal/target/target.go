@@ -116,6 +116,14 @@ func (t *Target) Discovered() labels.Labels {
 	return t.origin.DiscoveredLabels(labels.NewBuilder(labels.EmptyLabels()))
 }
 
+// Spelled are interval and timeout as they were written: by relabelling, the scrape config or the global settings.
+func (t *Target) Spelled() (interval, timeout string) {
+	if t.origin == nil {
+		return model.Duration(t.Interval).String(), model.Duration(t.Timeout).String()
+	}
+	return t.origin.GetValue(model.ScrapeIntervalLabel), t.origin.GetValue(model.ScrapeTimeoutLabel)
+}
+
 // Own are the labels of the target without the external ones: those that Prometheus shows of it.
 func (t *Target) Own() labels.Labels {
 	if t.External.IsEmpty() {

@@ -56,6 +56,9 @@ type view struct {
 func (s *Server) page(w http.ResponseWriter, _ *http.Request) {
 	v := view{Prefix: s.prefix, Addresses: strings.Join(s.Addresses(), ", "), Ready: "yes"}
 	v.Links = append([]string{"/metrics"}, slices.Sorted(maps.Keys(s.opts.Handlers))...)
+	if s.opts.API != nil {
+		v.Links = append(v.Links, "/api/v1/targets")
+	}
 	v.Links = append(v.Links, "/-/healthy", "/-/ready")
 	if s.opts.Profiling {
 		v.Links = append(v.Links, "/debug/pprof/")

@@ -36,6 +36,9 @@ func (s *Server) routes() http.Handler {
 	for path, h := range s.opts.Handlers {
 		handle(path, h)
 	}
+	for path, h := range s.apiPaths() {
+		handle(path, h)
+	}
 	if s.opts.Profiling {
 		handle("/debug/pprof/", http.HandlerFunc(pprof.Index))
 		handle("/debug/pprof/cmdline", http.HandlerFunc(pprof.Cmdline))

@@ -7,6 +7,7 @@
 //	/-/ready          200 if the process does what it is there for, else 503 and the reason
 //	/-/reload         POST: read the configuration again; only if enabled
 //	/-/pause          POST: stop all work; only if enabled, as are /-/resume and /-/switch
+//	/api/v1/          targets, configuration, flags and build in the JSON of Prometheus' API; of what scrapes
 //	/debug/pprof/     profiles; only if enabled
 //
 // TLS and users come from a file as other Prometheus exporters have it (exporter-toolkit), read anew for each
@@ -72,6 +73,10 @@ type Options struct {
 	Profiling bool
 	// Handlers are served besides, by path; each is linked on the status page.
 	Handlers map[string]http.Handler
+	// API answers under /api/v1/; nil leaves those paths out. Hostname is the name that others reach this host by, for the
+	// URLs that it tells; ExternalURL goes before it. It may be empty.
+	API      *API
+	Hostname string
 	// Page says what the status page shows; nil shows the links alone. It is called for each request.
 	Page func() Page
 

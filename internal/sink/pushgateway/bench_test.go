@@ -33,13 +33,13 @@ func BenchmarkEncode(b *testing.B) {
 			f := newFeed(b, "job", "a", "instance", "b:1")
 			d := exporter(f)
 			t := &target{}
-			t.use(newLayouts(sink.Labelling{}), d.Frame.Schema, &d)
+			t.use(newLayouts(sink.Labelling{}), &d)
 			c := newTypes().settle(&t.layout.parts[0].content)
 			e := newEncoder()
 			b.ReportAllocs()
 			size := 0
 			for b.Loop() {
-				if _, err := e.encode(c, d.Frame); err != nil {
+				if _, err := e.encode(c, d.Frame, false); err != nil {
 					b.Fatal(err)
 				}
 				size = len(e.body(packed))

@@ -13,16 +13,18 @@ import (
 
 // encoder writes bodies. It keeps its buffers from one to the next and is for one push at a time.
 type encoder struct {
-	format        exposition.Format
-	plain, packed bytes.Buffer
-	gzip          *gzip.Writer
-	samples       []exposition.Sample
+	text, protobuf exposition.Format
+	plain, packed  bytes.Buffer
+	gzip           *gzip.Writer
+	samples        []exposition.Sample
 }
 
 // encoded is what a body holds.
 type encoded struct {
 	samples, bytes int
 	left           []leftCount
+	// exemplars that the format has no place for.
+	exemplars int
 }
 
 type leftCount struct {
@@ -31,21 +33,31 @@ type leftCount struct {
 }
 
 func newEncoder() *encoder {
-	e := &encoder{format: exposition.Negotiate("text/plain;version=0.0.4;escaping=allow-utf-8")}
+	e := &encoder{
+		text:     exposition.Negotiate("text/plain;version=0.0.4;escaping=allow-utf-8"),
+		protobuf: exposition.Negotiate("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;escaping=allow-utf-8"),
+	}
 	e.gzip, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed) // the level is a valid one
 	return e
 }
 
-// encode writes what a group takes of a frame into plain: the text format without timestamps, which the gateway refuses.
-func (e *encoder) encode(c *content, f *frame.Frame) (encoded, error) {
+// encode writes what a group takes of a frame into plain: in the text format or in the protobuf format, which
+// native histograms need; without timestamps, which the gateway refuses.
+func (e *encoder) encode(c *content, f *frame.Frame, protobuf bool) (encoded, error) {
 	var n encoded
 	report := sink.ReportValues(f)
+	rich := len(f.Column.Histograms) > 0 || len(f.Column.Exemplars) > 0 || f.Column.Starts != nil
+	format := e.text
+	if protobuf {
+		format = e.protobuf
+	}
 	e.plain.Reset()
-	w := exposition.NewWriter(&e.plain, e.format)
+	w := exposition.NewWriter(&e.plain, format)
 	for i := range c.families {
 		fam := &c.families[i]
 		e.samples = e.samples[:0]
-		for _, s := range fam.series {
+		for j := range fam.series {
+			s := &fam.series[j]
 			v := 0.0
 			switch {
 			case s.index < 0:
@@ -56,6 +68,9 @@ func (e *encoder) encode(c *content, f *frame.Frame) (encoded, error) {
 				v = f.Column.Values[s.index]
 			}
 			e.samples = append(e.samples, exposition.Sample{Labels: s.labels, Value: v, Timestamp: frame.NoTimestamp})
+			if rich {
+				enrich(&e.samples[len(e.samples)-1], s, &f.Column)
+			}
 		}
 		if len(e.samples) == 0 {
 			continue
@@ -74,6 +89,7 @@ func (e *encoder) encode(c *content, f *frame.Frame) (encoded, error) {
 		}
 		n.left = append(n.left, k)
 	}
+	n.exemplars = w.Omitted().Exemplars
 	return n, w.Close()
 }
 

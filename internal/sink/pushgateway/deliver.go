@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
 	"github.com/choria-io/prometheus-streams/internal/sink"
@@ -44,6 +45,10 @@ func (s *Sink) Deliver(_ context.Context, d sink.Delivery, done func(error)) {
 	defer s.release(v)
 	if s.stopped {
 		v.err = errStopped
+		return
+	}
+	if err := sink.Check(d.Frame, func(l labels.Label) bool { return l.Name != model.MetricNameLabel }); err != nil {
+		s.refuse(v, err)
 		return
 	}
 	id := identify(&d)
@@ -100,7 +105,7 @@ func (s *Sink) staleAfter(t *target) time.Duration {
 // fill gives a frame's values to its groups, and deletes the target's groups that it does not fill any more.
 func (s *Sink) fill(t *target, d *sink.Delivery, w work, v *verdict) {
 	w.verdict = v
-	t.use(s.layouts, d.Frame.Schema, d)
+	t.use(s.layouts, d)
 	t.round++
 	newest := false
 	for i := range t.layout.parts {

@@ -17,6 +17,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -27,13 +28,15 @@ type fakeGateway struct {
 	groups   map[string]map[string]*dto.MetricFamily // by "label=value,…", then by name
 	log      []string                                // "PUT job=a,instance=b"
 	bodies   []string
+	types    []string       // the Content-Type of each body
 	inFlight map[string]int // by group
 	all, top int            // pushes on their way now, and at most
 
 	// before may answer in the gateway's place, or wait.
 	before func(group string, w http.ResponseWriter, r *http.Request) (answered bool)
-	// noGzip: as before version 1.5.0. legacy: as without UTF-8 names.
-	noGzip, legacy bool
+	// noGzip: as before version 1.5.0. legacy: as without UTF-8 names. noProtobuf: as others that speak the gateway's
+	// protocol.
+	noGzip, legacy, noProtobuf bool
 	// unchecked: as with --push.disable-consistency-check.
 	unchecked bool
 	// own are the gateway's own metrics on its page.
@@ -146,18 +149,35 @@ func (f *fakeGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	f.bodies = append(f.bodies, string(body))
-	if err := f.store(group, string(body), r.Method == http.MethodPut); err != nil {
+	f.types = append(f.types, r.Header.Get("Content-Type"))
+	if err := f.store(group, r.Header.Get("Content-Type"), string(body), r.Method == http.MethodPut); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	}
 }
 
-func (f *fakeGateway) store(group, body string, replace bool) error {
-	scheme := model.UTF8Validation
-	if f.legacy {
-		scheme = model.LegacyValidation
+// parse reads a body as the gateway's handler does: of two families of one name the last one counts.
+func (f *fakeGateway) parse(contentType, body string) (map[string]*dto.MetricFamily, error) {
+	if contentType != protobufType || f.noProtobuf {
+		scheme := model.UTF8Validation
+		if f.legacy {
+			scheme = model.LegacyValidation
+		}
+		parser := expfmt.NewTextParser(scheme)
+		return parser.TextToMetricFamilies(strings.NewReader(body))
 	}
-	parser := expfmt.NewTextParser(scheme)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	families := map[string]*dto.MetricFamily{}
+	for in := strings.NewReader(body); in.Len() > 0; {
+		mf := &dto.MetricFamily{}
+		if err := protodelim.UnmarshalFrom(in, mf); err != nil {
+			return nil, err
+		}
+		families[mf.GetName()] = mf
+	}
+	return families, nil
+}
+
+func (f *fakeGateway) store(group, contentType, body string, replace bool) error {
+	families, err := f.parse(contentType, body)
 	if err != nil {
 		return err
 	}
@@ -292,6 +312,12 @@ func valueText(m *dto.Metric) string {
 		return out
 	default:
 		out := fmt.Sprintf("count=%d sum=%g", m.Histogram.GetSampleCount(), m.Histogram.GetSampleSum())
+		if h := m.Histogram; h.Schema != nil {
+			out += fmt.Sprintf(" schema=%d deltas=%v counts=%v", h.GetSchema(), h.PositiveDelta, h.PositiveCount)
+		}
+		if n := len(m.Histogram.Exemplars); n > 0 {
+			out += fmt.Sprintf(" exemplars=%d", n)
+		}
 		for _, b := range m.Histogram.Bucket {
 			out += fmt.Sprintf(" %g=%d", b.GetUpperBound(), b.GetCumulativeCount())
 		}

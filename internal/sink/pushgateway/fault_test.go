@@ -88,12 +88,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 						time.Sleep(10 * time.Second)
 					}
 				}
-				settled := 20 * time.Second // two intervals
-				if tc.name == "hangs" {
-					// A push that hangs when the fault ends is given up after two intervals, and then tried again.
-					settled += 10 * time.Second
-				}
-				time.Sleep(settled)
+				time.Sleep(20 * time.Second) // two intervals
 				synctest.Wait()
 				for i := range feeds {
 					r.wantExposed(fmt.Sprintf("job=a,instance=%d", i), "gauge x 3", "untyped up 1")
@@ -307,7 +302,7 @@ func TestSplitFrameIsKeptWhenOnePartIs(t *testing.T) {
 
 func TestTimeoutGrows(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, r *rig) {
-		// Slower than the interval: the second try gets twice the time.
+		// Slower than the interval: the second try gets longer.
 		r.gw.setBefore(func(_ string, _ http.ResponseWriter, req *http.Request) bool {
 			select {
 			case <-time.After(15 * time.Second):

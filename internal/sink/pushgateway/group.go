@@ -34,6 +34,7 @@ type target struct {
 	// layout of the newest frame, made for schema, and the path of each of its parts. A path is empty for a part that
 	// has no group.
 	schema *frame.Schema
+	forms  rowForms
 	layout *layout
 	paths  []string
 	// seen is when a frame of the target last came.
@@ -49,13 +50,15 @@ func (t *target) record() record {
 	return record{Target: t.id.String(), Interval: max(1, t.interval.Milliseconds()), Paused: t.paused}
 }
 
-// use sets the target's layout for a schema.
-func (t *target) use(ls *layouts, s *frame.Schema, d *sink.Delivery) {
-	if t.layout != nil && t.schema == s {
+// use sets the target's layout for a frame.
+func (t *target) use(ls *layouts, d *sink.Delivery) {
+	s := d.Frame.Schema
+	if t.layout != nil && t.schema == s && t.forms.same(d.Frame) {
 		return
 	}
 	target := d.Frame.Target.Labels
-	t.schema, t.layout = s, ls.get(s, target)
+	t.schema, t.forms = s, formsOf(d.Frame)
+	t.layout = ls.get(s, target, t.forms)
 	t.paths = t.paths[:0]
 	for i := range t.layout.parts {
 		p := &t.layout.parts[i]
@@ -91,6 +94,8 @@ type group struct {
 	part    *part
 	settled *content
 	written *content
+	// classic is written without native histograms; nil if there are none.
+	classic *content
 	// refused are metrics that the gateway refused, legacy that it takes no UTF-8 names; both are forgotten at until.
 	refused map[string]bool
 	legacy  bool

@@ -45,6 +45,7 @@ type series struct {
 	// index in the schema; below zero, the report series -1-index.
 	index  int
 	labels labels.Labels
+	form   form
 }
 
 type left struct {
@@ -66,6 +67,10 @@ const (
 	leftRefused = "refused"
 	// leftNoJob: the gateway has no group without a job.
 	leftNoJob = "no_job"
+	// leftNative: a native histogram, and this gateway does not take the protobuf format.
+	leftNative = "native_histogram"
+	// leftPart: a part of a histogram or summary that lacks others, in the protobuf format.
+	leftPart = "incomplete"
 )
 
 // layouts makes layouts and shares them. It keeps nothing that no target uses any more.
@@ -81,6 +86,8 @@ type layoutKey struct {
 	schema frame.SchemaID
 	// labels of the target; without job and instance if no series has its own.
 	labels string
+	// rows that are histograms.
+	rows string
 }
 
 func newLayouts(l sink.Labelling) *layouts {
@@ -90,9 +97,10 @@ func newLayouts(l sink.Labelling) *layouts {
 	}
 }
 
-// get gives the layout of a schema for a target; s is nil for a failed scrape.
-func (ls *layouts) get(s *frame.Schema, target labels.Labels) *layout {
-	k := layoutKey{labels: string(target.BytesWithoutLabels(nil, model.MetricNameLabel, model.InstanceLabel, model.JobLabel))}
+// get gives the layout of a schema for a target; s is nil for a failed scrape. forms are those of its rows that are
+// histograms.
+func (ls *layouts) get(s *frame.Schema, target labels.Labels, forms rowForms) *layout {
+	k := layoutKey{labels: string(target.BytesWithoutLabels(nil, model.MetricNameLabel, model.InstanceLabel, model.JobLabel)), rows: forms.key()}
 	if s != nil {
 		k.schema = s.ID
 		if splits(s) {
@@ -110,7 +118,7 @@ func (ls *layouts) get(s *frame.Schema, target labels.Labels) *layout {
 		}
 		ls.swept = len(ls.known)
 	}
-	l := ls.build(s, target)
+	l := ls.build(s, target, forms)
 	ls.known[k] = weak.Make(l)
 	return l
 }
@@ -135,7 +143,7 @@ type builder struct {
 	buf      []byte
 }
 
-func (ls *layouts) build(s *frame.Schema, target labels.Labels) *layout {
+func (ls *layouts) build(s *frame.Schema, target labels.Labels, forms rowForms) *layout {
 	b := &builder{layout: &layout{}, parts: make(map[[2]string]int), scratch: ls.scratch}
 	own := b.part(target.Get(model.JobLabel), target.Get(model.InstanceLabel))
 	b.layout.parts[own].own = true
@@ -150,6 +158,10 @@ func (ls *layouts) build(s *frame.Schema, target labels.Labels) *layout {
 		return b.layout
 	}
 	for i := range s.Series {
+		form := floatRow
+		if len(forms) > 0 && forms[0].row == i {
+			form, forms = forms[0].form, forms[1:]
+		}
 		// The publisher's name itself does not matter: its label is the group's and is taken out again.
 		full := ls.labelling.Series(s, i, target, "-", ls.scratch)
 		p := b.part(full.Get(model.JobLabel), full.Get(model.InstanceLabel))
@@ -158,7 +170,7 @@ func (ls *layouts) build(s *frame.Schema, target labels.Labels) *layout {
 			f = &s.Families[n]
 		}
 		ls.scratch.Reset(full)
-		b.add(p, f, series{index: i, labels: ls.withoutGroup(ls.scratch)})
+		b.add(p, f, series{index: i, labels: ls.withoutGroup(ls.scratch), form: form})
 	}
 	return b.layout
 }
@@ -203,13 +215,29 @@ func (b *builder) add(p int, f *frame.Family, s series) {
 	}
 	b.taken[p][string(b.buf)] = true
 	name, typ := textFamily(f, metric)
+	if s.form != floatRow {
+		name, typ = metric, model.MetricTypeHistogram
+	}
 	n, ok := b.families[p][name]
+	if ok && misfit(part.families[n].typ, typ, s.form) {
+		part.leave(leftType, s)
+		return
+	}
 	if !ok {
 		n = len(part.families)
 		b.families[p][name] = n
 		part.families = append(part.families, family{name: name, typ: typ, help: f.Help})
 	}
 	part.families[n].series = append(part.families[n].series, s)
+}
+
+// misfit tells whether a series cannot stand in a family that is there already: a histogram among floats, or a float
+// that is no part of the histogram or summary whose name it has.
+func misfit(there, typ model.MetricType, f form) bool {
+	if f != floatRow {
+		return there != model.MetricTypeHistogram
+	}
+	return structured(there) && !structured(typ)
 }
 
 func (c *content) leave(reason string, s ...series) {

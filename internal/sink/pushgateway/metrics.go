@@ -19,6 +19,7 @@ type metrics struct {
 
 	pushes, retries, rejected, deleted, leftOut *prometheus.CounterVec
 	superseded, samples, bytes, stateErrors     prometheus.Counter
+	leftExemplars                               prometheus.Counter
 	duration                                    prometheus.Histogram
 
 	jobs map[string]bool
@@ -47,6 +48,8 @@ func newMetrics(reg prometheus.Registerer, s *Sink) *metrics {
 		deleted: counters("pushgateway_deleted_groups_total", "Groups deleted from the Push Gateway.", "reason"),
 		leftOut: counters("pushgateway_left_out_samples_total",
 			"Samples left out of pushes that the Push Gateway accepted.", "reason"),
+		leftExemplars: counter("pushgateway_left_out_exemplars_total",
+			"Exemplars left out of pushes that the Push Gateway accepted."),
 		superseded: counter("pushgateway_superseded_total",
 			"Parts of scrapes, one for each group, that a newer scrape made needless before they were pushed."),
 		samples: counter("pushgateway_samples_total", "Samples that the Push Gateway accepted."),
@@ -57,7 +60,7 @@ func newMetrics(reg prometheus.Registerer, s *Sink) *metrics {
 			Help: "Time until the Push Gateway answered a push or delete.", Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12)}),
 		jobs: make(map[string]bool),
 	}
-	reg.MustRegister(m.pushes, m.retries, m.rejected, m.deleted, m.leftOut, m.superseded, m.samples, m.bytes, m.stateErrors, m.duration)
+	reg.MustRegister(m.pushes, m.retries, m.rejected, m.deleted, m.leftOut, m.leftExemplars, m.superseded, m.samples, m.bytes, m.stateErrors, m.duration)
 	gauge := func(name, help string, f func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: namespace + name, Help: help}, f))
 	}
@@ -116,6 +119,7 @@ func (m *metrics) pushed(method string, w *work, a *answer) {
 func (m *metrics) accepted(a *answer) {
 	m.samples.Add(float64(a.samples))
 	m.bytes.Add(float64(a.bytes))
+	m.leftExemplars.Add(float64(a.exemplars))
 	for _, l := range a.left {
 		m.leftOut.WithLabelValues(l.reason).Add(float64(l.samples))
 	}

@@ -48,7 +48,11 @@ type push struct {
 	method, path string
 	frame        *frame.Frame
 	content      *content // nil deletes
-	timeout      time.Duration
+	// protobuf tells that the content has native histograms.
+	protobuf bool
+	// classic is the content without native histograms; nil if it has none.
+	classic *content
+	timeout time.Duration
 }
 
 const (
@@ -63,17 +67,20 @@ const (
 	maxAdapted = 8
 	// maxRefused bounds the metrics of a group that are left out because the gateway refused them.
 	maxRefused = 100
-	// contentType of a push. The names in it are as they are, which is not said: a gateway that takes them does not ask.
-	contentType = "text/plain; version=0.0.4; charset=utf-8"
+	// textType and protobufType are the Content-Type of a push. The names in it are as they are, which is not said: a
+	// gateway that takes them does not ask.
+	textType     = "text/plain; version=0.0.4; charset=utf-8"
+	protobufType = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 	// aboutMetrics begins an answer about metrics that the gateway could read.
 	aboutMetrics = "pushed metrics are invalid"
 )
 
-// compression remembers that the gateway takes no compressed bodies: those before 1.5.0 read them as text.
-type compression struct{ offUntil atomic.Int64 }
+// ability remembers that the gateway lacks one for a while: compressed bodies, which those before 1.5.0 read as text, or
+// the protobuf format, which every Push Gateway takes, but not all that speak its protocol.
+type ability struct{ offUntil atomic.Int64 }
 
-func (c *compression) on() bool { return time.Now().UnixNano() >= c.offUntil.Load() }
-func (c *compression) off()     { c.offUntil.Store(time.Now().Add(adaptedFor).UnixNano()) }
+func (a *ability) on() bool { return time.Now().UnixNano() >= a.offUntil.Load() }
+func (a *ability) off()     { a.offUntil.Store(time.Now().Add(adaptedFor).UnixNano()) }
 
 // prepare makes the request for a group's work.
 func (s *Sink) prepare(g *group, w *work) push {
@@ -91,26 +98,38 @@ func (s *Sink) prepare(g *group, w *work) push {
 			s.types.release(g.settled)
 		}
 		g.part, g.settled = w.part, s.types.settle(&w.part.content)
-		g.written = g.settled.without(g.refused, g.legacy)
+		g.write()
 	}
-	p.frame, p.content = w.frame, g.written
+	p.frame, p.content, p.classic, p.protobuf = w.frame, g.written, g.classic, g.classic != nil
+	if p.protobuf && !s.protobuf.on() {
+		p.content, p.classic, p.protobuf = p.classic, nil, false
+	}
 	return p
 }
 
-// timeout of a group's next push. It is the interval at best: what takes longer is better superseded. But a
-// gateway that is slow must be given longer once, or nothing would ever arrive.
+// write sets what is written of the settled content.
+func (g *group) write() {
+	g.written, g.classic = g.settled.without(g.refused, g.legacy), nil
+	if g.written.native() {
+		g.classic = g.written.classic()
+	}
+}
+
+// timeout of a group's next push. It is the interval at best: what takes longer is better superseded. But a gateway that
+// is slow must be given longer once, or nothing would ever arrive; and not twice as long, so that after one that hung
+// every group has its newest scrape within two intervals.
 func (s *Sink) timeout(g *group, w *work) time.Duration {
 	if s.Timeout > 0 {
 		return s.Timeout
 	}
 	t := min(max(w.target.interval, 5*time.Second), 30*time.Second)
 	if g.timeouts > 0 {
-		t = min(2*t, 30*time.Second)
+		t = min(t*7/4, 30*time.Second)
 	}
 	return t
 }
 
-// push makes one request, and a second one if the gateway seems not to understand compression.
+// push makes a request, and others if the gateway seems not to understand the first.
 func (s *Sink) push(ctx context.Context, e *encoder, p push) answer {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -120,13 +139,27 @@ func (s *Sink) push(ctx context.Context, e *encoder, p push) answer {
 		a.took = time.Since(start)
 		return a
 	}
-	enc, err := e.encode(p.content, p.frame)
+	a := s.pushContent(ctx, e, p)
+	if p.protobuf && misunderstood(&a) {
+		p.content, p.protobuf = p.classic, false
+		if a = s.pushContent(ctx, e, p); a.outcome == accepted {
+			s.protobuf.off()
+			s.Logger.Warn("the Push Gateway takes no protobuf: native histograms are left out for an hour", "url", s.base.Redacted())
+		}
+	}
+	a.took = time.Since(start)
+	return a
+}
+
+// pushContent makes one request, and a second one if the gateway seems not to understand compression.
+func (s *Sink) pushContent(ctx context.Context, e *encoder, p push) answer {
+	enc, err := e.encode(p.content, p.frame, p.protobuf)
 	if err != nil {
 		return answer{outcome: refused, reason: rejectRefused, err: fmt.Errorf("writing the group: %w", err)}
 	}
 	packed := e.plain.Len() >= gzipFrom && s.gzip.on()
 	a := s.send(ctx, p, e.body(packed), packed)
-	if packed && a.outcome == refused && a.reason == rejectRefused && !strings.HasPrefix(a.words, aboutMetrics) {
+	if packed && misunderstood(&a) {
 		packed = false
 		if a = s.send(ctx, p, e.body(false), false); a.outcome == accepted {
 			s.gzip.off()
@@ -138,8 +171,12 @@ func (s *Sink) push(ctx context.Context, e *encoder, p push) answer {
 	if packed {
 		a.bytes = e.packed.Len()
 	}
-	a.took = time.Since(start)
 	return a
+}
+
+// misunderstood tells whether a push was refused for another reason than the metrics in it.
+func misunderstood(a *answer) bool {
+	return a.outcome == refused && a.reason == rejectRefused && !strings.HasPrefix(a.words, aboutMetrics)
 }
 
 // send makes one request. The body must not be used again afterwards: the client may still be reading it.
@@ -154,8 +191,12 @@ func (s *Sink) send(ctx context.Context, p push, body []byte, packed bool) answe
 		return answer{outcome: failed, reason: "request", err: err}
 	}
 	req.Header.Set("User-Agent", "prometheus-streams")
-	if p.content != nil {
-		req.Header.Set("Content-Type", contentType)
+	switch {
+	case p.content == nil:
+	case p.protobuf:
+		req.Header.Set("Content-Type", protobufType)
+	default:
+		req.Header.Set("Content-Type", textType)
 	}
 	if packed {
 		req.Header.Set("Content-Encoding", "gzip")
@@ -292,7 +333,11 @@ func (s *Sink) fail(g *group, w *work, a *answer) {
 	if a.timeout {
 		g.timeouts++
 	}
-	wait := 500 * time.Millisecond << min(g.failures-1, 10)
+	failures := g.failures
+	if a.timeout && s.Timeout == 0 {
+		failures = 1 // it has waited long enough
+	}
+	wait := 500 * time.Millisecond << min(failures-1, 10)
 	wait = min(wait, max(w.target.interval/2, time.Second), 15*time.Second)
 	wait = max(wait*3/4+rand.N(wait/2), a.after)
 	g.due = time.Now().Add(wait)
@@ -331,6 +376,6 @@ func (s *Sink) adapt(g *group, w *work, a *answer) bool {
 		return false
 	}
 	s.Logger.Warn("the Push Gateway refuses some of a group; it is left out for an hour", "group", g.path, "error", a.err)
-	g.written = g.settled.without(g.refused, g.legacy)
+	g.write()
 	return true
 }

@@ -53,7 +53,7 @@ type Options struct {
 	StaleAfter *time.Duration
 	// MaxAge is the age above which a scrape is not pushed any more; 0 is no limit but StaleAfter.
 	MaxAge time.Duration
-	// Timeout of one push. 0 means the target's interval, between five and thirty seconds, and twice that after a timeout.
+	// Timeout of one push. 0 means the target's interval, between five and thirty seconds, and 7/4 of that after a timeout.
 	Timeout time.Duration
 	// HTTPClient sends the pushes; nil means one of its own without authentication.
 	HTTPClient *http.Client
@@ -92,8 +92,10 @@ type Sink struct {
 	free    chan *encoder // buffers of pushes that are not on their way
 	sweeps  time.Duration
 	wake    chan struct{}
-	gzip    compression
-	said    said
+	gzip    ability
+	// protobuf is what native histograms need.
+	protobuf ability
+	said     said
 
 	mu      sync.Mutex
 	after   []func() // to call once mu is free: verdicts, which belong to the receiver

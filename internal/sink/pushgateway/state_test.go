@@ -45,7 +45,7 @@ func TestRestart(t *testing.T) {
 			time.Sleep(time.Second)
 			r.deliver("pause", paused.end(frame.Paused))
 			r.deliver("before", before.end(frame.Removed))
-			if err := r.gw.store("job=cron,instance=x", "z 1\n", true); err != nil {
+			if err := r.gw.store("job=cron,instance=x", textType, "z 1\n", true); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -128,6 +128,7 @@ func (t *types) settle(want *content) *content {
 	for i := range c.left {
 		c.left[i].series = append([]series(nil), c.left[i].series...)
 	}
+	protobuf := want.native()
 	folded := make(map[string]bool) // families that a histogram or summary has swallowed
 	for i := range want.families {
 		f := want.families[i]
@@ -136,7 +137,12 @@ func (t *types) settle(want *content) *content {
 		}
 		switch {
 		case structured(f.typ):
-			t.settleStructured(c, f)
+			if protobuf {
+				f = c.whole(f)
+			}
+			if len(f.series) > 0 {
+				t.settleStructured(c, f)
+			}
 		case t.fits(f):
 			if u := t.names[f.name]; u != nil {
 				f.typ = u.typ
@@ -176,6 +182,11 @@ func (t *types) settleStructured(c *content, f family) {
 		t.put(c, f)
 		return
 	}
+	for _, s := range f.series {
+		if s.form != floatRow {
+			c.leave(leftType, s) // there are no plain series of it
+		}
+	}
 	for _, flat := range flatten(f) {
 		if !t.fits(flat) {
 			c.leave(leftType, flat.series...)
@@ -188,11 +199,14 @@ func (t *types) settleStructured(c *content, f family) {
 	}
 }
 
-// flatten writes a family as one of unknown type for each name of its series.
+// flatten writes a family as one of unknown type for each name of its series that are floats.
 func flatten(f family) []family {
 	var flat []family
 	at := make(map[string]int)
 	for _, s := range f.series {
+		if s.form != floatRow {
+			continue
+		}
 		name := s.labels.Get(model.MetricNameLabel)
 		n, ok := at[name]
 		if !ok {
@@ -254,7 +268,12 @@ func (t *types) fold(c, want *content, f family, folded map[string]bool) bool {
 	for _, n := range names {
 		folded[n] = true
 	}
-	t.put(c, whole)
+	if want.native() {
+		whole = c.whole(whole)
+	}
+	if len(whole.series) > 0 {
+		t.put(c, whole)
+	}
 	return true
 }
 

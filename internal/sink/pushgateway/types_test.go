@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func histogram(name string, pairs ...string) fam {
+func histogramOf(name string, pairs ...string) fam {
 	with := func(more ...string) []string { return append(append([]string{}, pairs...), more...) }
 	return fam{name, model.MetricTypeHistogram, []ser{
 		{name + "_bucket", 1, with("le", "0.5")}, {name + "_bucket", 3, with("le", "+Inf")},
@@ -34,7 +34,7 @@ func TestTypesOfTheTextFormat(t *testing.T) {
 			fam{"state", model.MetricTypeStateset, []ser{{"state", 1, []string{"state", "on"}}}},
 			fam{"gh", model.MetricTypeGaugeHistogram, []ser{{"gh_bucket", 1, []string{"le", "+Inf"}}, {"gh_gcount", 1, nil}, {"gh_gsum", 1, nil}}},
 			fam{"odd", model.MetricTypeHistogram, []ser{{"other", 1, nil}}},
-			histogram("h", "k", "v"),
+			histogramOf("h", "k", "v"),
 			fam{"s", model.MetricTypeSummary, []ser{{"s", 0.1, []string{"quantile", "0.5"}}, {"s_sum", 2, nil}, {"s_count", 3, nil}}},
 			untyped(ser{"u", 1, nil}),
 		))
@@ -47,7 +47,7 @@ func TestTypesOfTheTextFormat(t *testing.T) {
 
 // TestTypeConflicts: whichever of two groups comes second, both are delivered, by gateways that check and those that don't.
 func TestTypeConflicts(t *testing.T) {
-	h := histogram("h", "k", "v")
+	h := histogramOf("h", "k", "v")
 	partial := untyped(h.series[0], h.series[1])
 	for _, tc := range []struct {
 		name          string
@@ -111,7 +111,7 @@ func TestFederatedGoMetrics(t *testing.T) {
 func TestTypesAreForgotten(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, r *rig) {
 		one := newFeed(t, "job", "a", "instance", "1")
-		r.deliver("1", one.scrape(histogram("x")))
+		r.deliver("1", one.scrape(histogramOf("x")))
 		time.Sleep(time.Second)
 		r.deliver("end", one.end(1))
 		r.deliver("2", newFeed(t, "job", "a", "instance", "2").scrape(gauge("x", 1), gauge("x_count", 1)))
@@ -141,7 +141,7 @@ func TestServerInsistsOnType(t *testing.T) {
 // TestServerNamesAMetric: another pusher has filled the gateway with a metric of another type.
 func TestServerNamesAMetric(t *testing.T) {
 	inBubble(t, Options{}, func(t *testing.T, r *rig) {
-		if err := r.gw.store("job=cron", "# TYPE x histogram\nx_bucket{le=\"+Inf\"} 1\nx_sum 1\nx_count 1\n", true); err != nil {
+		if err := r.gw.store("job=cron", textType, "# TYPE x histogram\nx_bucket{le=\"+Inf\"} 1\nx_sum 1\nx_count 1\n", true); err != nil {
 			t.Fatal(err)
 		}
 		f := newFeed(t, "job", "a", "instance", "b:1")

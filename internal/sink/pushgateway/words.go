@@ -68,6 +68,8 @@ func (c *content) named(words string) (string, bool) {
 		{`collected metric "`, `"`},
 		{`collected metric named "`, `"`},
 		{`collected histogram or summary named "`, `"`},
+		{`previously collected histogram named "`, `"`},
+		{`previously collected summary named "`, `"`},
 		{`metric family `, ` `},
 		{`for metric "`, `"`},
 		{`metric name "`, `"`},

@@ -1,0 +1,143 @@
+//go:build fidelity
+
+package fidelity
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/e2e/harness"
+)
+
+var (
+	builds *harness.Builds
+	ports  harness.Ports
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if builds, err = harness.NewBuilds(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	builds.Remove()
+	os.Exit(code)
+}
+
+// number reads a number from the environment.
+func number(t *testing.T, name string, otherwise int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// Over remote write 2.0, with all that goes wrong meanwhile.
+func TestFidelity(t *testing.T) {
+	seed, last := number(t, "FIDELITY_SEED", 1), number(t, "FIDELITY_SCRAPES", 100)
+	if last < quietTo+10 {
+		t.Fatalf("FIDELITY_SCRAPES is %d: what is done takes %d scrapes", last, quietTo+10)
+	}
+	t.Logf("seed %d, %d scrapes", seed, last)
+	w := &world{seed: uint64(seed), begin: time.Now().Truncate(time.Second), last: last, version: 2}
+	s := newFleet(t, w, number(t, "FIDELITY_SERIES", 1700))
+	x := startSite(t, s, builds, &ports)
+	term := func(p *harness.Product) func() {
+		return func() {
+			if code, _ := p.Stop(30 * time.Second); code != 0 {
+				t.Errorf("%s exits with %d", p.Name, code)
+			}
+		}
+	}
+	for _, step := range []struct {
+		scrape int
+		what   string
+		do     func()
+	}{
+		{25, "two targets are removed, one gets other labels", x.reload},
+		{38, "the poller is stopped with SIGTERM", func() { x.restartPoller(term(x.poller)) }},
+		{48, "the receiver is stopped with SIGTERM", func() { x.restartReceiver(term(x.receiver), false) }},
+		{quietFrom + 2, "a target refuses connections", func() {
+			s.all["refused"].close()
+			time.Sleep(3500 * time.Millisecond)
+			s.all["refused"].open()
+		}},
+		{quietFrom + 9, "the receiver is killed", func() { x.restartReceiver(x.receiver.Kill, true) }},
+		{quietFrom + 16, "the poller is killed", func() { x.restartPoller(x.poller.Kill) }},
+		{last + 2, "the end", func() {}},
+	} {
+		x.reach(step.scrape)
+		t.Logf("scrape %d: %s", step.scrape, step.what)
+		step.do()
+	}
+	x.judge()
+}
+
+// Over remote write 1.0, undisturbed.
+func TestFidelityVersion1(t *testing.T) {
+	w := &world{seed: uint64(number(t, "FIDELITY_SEED", 1)), begin: time.Now().Truncate(time.Second), last: number(t, "FIDELITY_SCRAPES_1", 20), version: 1}
+	x := startSite(t, newFleet(t, w, 50), builds, &ports)
+	x.reach(w.last + 2)
+	x.judge()
+}
+
+// judge waits until everything has arrived and compares.
+func (x *site) judge() {
+	t := x.t
+	harness.Wait(t, 60*time.Second, "the last scrape has arrived", func() error {
+		for name := range x.fleet.all {
+			if strings.HasPrefix(name, "removed-") || strings.HasPrefix(name, "fails-") {
+				continue
+			}
+			all, err := x.fed.Raw(harness.Labels{"who": name, "__name__": "scrape_number"})
+			if err != nil {
+				return err
+			}
+			arrived := false
+			for _, s := range all {
+				for _, v := range s.Samples {
+					arrived = arrived || v.Value >= float64(x.fleet.w.last)
+				}
+			}
+			if !arrived {
+				return fmt.Errorf("that of %s has not", name)
+			}
+		}
+		return nil
+	})
+	time.Sleep(2 * time.Second) // for those that fail and have no number
+	a, b := holding(t, x.direct, direct, x.fleet), holding(t, x.fed, fed, x.fleet)
+	r := &report{t: t}
+	for _, name := range slices.Sorted(maps.Keys(a)) {
+		e := x.fleet.all[strings.Fields(name)[0]]
+		if b[name] == nil {
+			t.Errorf("%s: nothing there", name)
+			continue
+		}
+		r.add(x.fleet.w.compare(a[name], b[name], e.requests(fed), x.disturbed))
+		r.headers(name, e)
+	}
+	for name := range b {
+		if a[name] == nil {
+			t.Errorf("%s: only the fed one has it", name)
+		}
+	}
+	r.metadata(x)
+	r.starts(x)
+	r.print(x.fleet)
+	if len(x.disturbed.restarted) > 0 && r.samples < 1_000_000 {
+		t.Errorf("%d samples compared, a million wanted", r.samples)
+	}
+}

@@ -1,0 +1,197 @@
+//go:build fidelity
+
+package fidelity
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/e2e/harness"
+)
+
+// What is printed at most, of a target and at all.
+const shownOfTarget, shownAtAll = 6, 300
+
+// near is how far the time of a scrape may be from the moment at which its target was asked; few may be further
+// on a busy machine, besides those that Prometheus has too.
+const near, few = 50 * time.Millisecond, 0.02
+
+// report gathers the comparisons.
+type report struct {
+	t        testing.TB
+	found    []difference
+	expected map[string]int
+	samples  int
+	series   int
+	scrapes  int
+	delays   [2][]time.Duration
+}
+
+func (r *report) add(c *comparison) {
+	r.found = append(r.found, c.found...)
+	if r.expected == nil {
+		r.expected = map[string]int{}
+	}
+	for why, n := range c.expected {
+		r.expected[why] += n
+	}
+	r.samples += c.samples
+	r.series += len(c.direct.series)
+	r.scrapes += len(c.fed.numbers)
+	r.delays[direct] = append(r.delays[direct], c.direct.delays...)
+	r.delays[fed] = append(r.delays[fed], c.fed.delays...)
+}
+
+// headers compares what the two ask for.
+func (r *report) headers(name string, e *exporter) {
+	a, b := e.requests(direct), e.requests(fed)
+	for i := range min(len(a), len(b)) {
+		if a[i].headers != b[i].headers {
+			r.found = append(r.found, difference{name, "", fmt.Sprint("request ", i+1), a[i].headers, b[i].headers})
+			return
+		}
+	}
+}
+
+// metadata compares type, help and unit of the series that a strict server was sent with what Prometheus says of the targets that it
+// scrapes. It takes the sum and count of a gauge histogram for its own only if they are called _gsum and _gcount.
+func (r *report) metadata(x *site) {
+	x.strict.mu.Lock()
+	defer x.strict.mu.Unlock()
+	for what, n := range x.strict.faults {
+		r.found = append(r.found, difference{"remote write 2.0", "", what, "", fmt.Sprint(n, " times")})
+	}
+	compared := 0
+	all := map[string]map[string]string{}
+	for name := range x.fleet.all {
+		var err error
+		if all[name], err = metadataOf(x.direct, name); err != nil {
+			r.t.Fatalf("metadata of %s: %v", name, err)
+		}
+	}
+	for _, series := range slices.Sorted(maps.Keys(x.strict.said)) {
+		who, name := labelOf(series, "who"), labelOf(series, "__name__")
+		if who == "" || strings.HasPrefix(who, "removed-") || name == "up" || strings.HasPrefix(name, "scrape_") && name != "scrape_number" {
+			continue
+		}
+		compared++
+		want := none
+		for _, suffix := range []string{"", "_total", "_bucket", "_sum", "_count", "_info"} {
+			base, ok := strings.CutSuffix(name, suffix)
+			said := all[who][base]
+			if ok && said != "" && (suffix == "" || suffix == "_bucket" || !strings.HasPrefix(said, `type "gaugehistogram"`)) {
+				want = said
+				break
+			}
+		}
+		if got := x.strict.said[series]; got != want {
+			r.found = append(r.found, difference{"metadata", series, "", want, got})
+		}
+	}
+	r.t.Logf("%d descriptions of series compared", compared)
+}
+
+// labelOf is a label of a series as labels.Labels prints it.
+func labelOf(series, name string) string {
+	_, rest, ok := strings.Cut(series, name+`="`)
+	if !ok {
+		return ""
+	}
+	v, _, _ := strings.Cut(rest, `"`)
+	return v
+}
+
+// metadataOf is what a Prometheus says of each family of a target.
+func metadataOf(p *harness.Prometheus, name string) (map[string]string, error) {
+	status, body, err := harness.Get(p.URL + "/api/v1/targets/metadata?match_target=" + url.QueryEscape(fmt.Sprintf("{who=%q}", name)))
+	if err != nil {
+		return nil, err
+	}
+	if status == http.StatusNotFound { // none
+		return nil, nil
+	}
+	var answer struct {
+		Data []struct{ Metric, Type, Help, Unit string }
+	}
+	if err := json.Unmarshal([]byte(body), &answer); err != nil || status != http.StatusOK {
+		return nil, fmt.Errorf("status %d: %.200s: %v", status, body, err)
+	}
+	out := map[string]string{}
+	for _, m := range answer.Data {
+		out[m.Metric] = description(m.Type, m.Help, m.Unit)
+	}
+	return out, nil
+}
+
+// starts checks that the time at which a counter was created arrives.
+func (r *report) starts(x *site) {
+	x.strict.mu.Lock()
+	defer x.strict.mu.Unlock()
+	n := 0
+	for series, got := range x.strict.starts {
+		if labelOf(series, "who") != "mixed-protobuf" || labelOf(series, "__name__") != "requests_total" {
+			continue
+		}
+		n++
+		code, err := strconv.Atoi(labelOf(series, "code"))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if want := x.fleet.w.begin.Add(-time.Hour).Add(time.Duration(code-200) * time.Second).UnixMilli(); got != want {
+			r.found = append(r.found, difference{"start timestamps", series, "", fmt.Sprint(want), fmt.Sprint(got)})
+		}
+	}
+	if n != 12 {
+		r.t.Errorf("start timestamps of %d counters, want 12", n)
+	}
+}
+
+func (r *report) print(s *fleet) {
+	var share [2]float64
+	for who, all := range r.delays {
+		slices.Sort(all)
+		if len(all) == 0 {
+			continue
+		}
+		far := 0
+		for _, d := range all {
+			if d > near || d < -near {
+				far++
+			}
+		}
+		n := len(all)
+		r.t.Logf("%s: targets were asked after the time of the scrape: least %v, median %v, 99%% %v, most %v; %d of %d beyond %v",
+			asker(who), all[0], all[n/2], all[n*99/100], all[n-1], far, n, near)
+		share[who] = float64(far) / float64(n)
+	}
+	if share[fed] > few+2*share[direct] {
+		r.t.Errorf("of %.1f%% of the poller's scrapes the time is more than %v away, of %.1f%% of the others", 100*share[fed], near, 100*share[direct])
+	}
+	if n := r.expected[timedOut]; n > r.scrapes/50 {
+		r.t.Errorf("%d scrapes of %d took too long for one of the two: the machine is too slow", n, r.scrapes)
+	}
+	r.t.Logf("%d targets, %d series, %d scrapes, %d samples, markers and exemplars compared", len(s.all), r.series, r.scrapes, r.samples)
+	for _, why := range slices.Sorted(maps.Keys(r.expected)) {
+		r.t.Logf("expected: %s: %d", why, r.expected[why])
+	}
+	byTarget := map[string]int{}
+	var b strings.Builder
+	shown := 0
+	for _, d := range r.found {
+		if byTarget[d.target]++; byTarget[d.target] <= shownOfTarget && shown < shownAtAll {
+			shown++
+			fmt.Fprintln(&b, d)
+		}
+	}
+	if len(r.found) > 0 {
+		r.t.Errorf("%d differences; by target %v\n%s", len(r.found), byTarget, b.String())
+	}
+}

@@ -1,0 +1,179 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/choria-io/prometheus-streams/e2e/harness"
+)
+
+const (
+	textFormat  = "text/plain; version=0.0.4"
+	protoFormat = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+)
+
+// hostile answers in ways that nobody wants, by path.
+func hostile(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", textFormat)
+	out := bufio.NewWriterSize(w, 64<<10)
+	defer out.Flush()
+	switch r.URL.Path {
+	case "/endless":
+		for i := 0; ; i++ {
+			if _, err := fmt.Fprintf(out, "endless{i=\"%d\"} 1\n", i); err != nil {
+				return
+			}
+		}
+	case "/drip":
+		for r.Context().Err() == nil {
+			fmt.Fprintln(w, "drip 1")
+			w.(http.Flusher).Flush()
+			time.Sleep(100 * time.Millisecond)
+		}
+	case "/bomb":
+		w.Header().Set("Content-Encoding", "gzip")
+		z, _ := gzip.NewWriterLevel(out, gzip.BestSpeed)
+		line := bytes.Repeat([]byte("bomb 1\n"), 10_000)
+		for range 100_000 {
+			if _, err := z.Write(line); err != nil {
+				return
+			}
+		}
+		z.Close()
+	case "/millions": // 10 million series in less than the default body_size_limit
+		for i := range 10_000_000 {
+			if _, err := fmt.Fprintf(out, "s%d 1\n", i); err != nil {
+				return
+			}
+		}
+	case "/many":
+		for i := range 200_000 {
+			fmt.Fprintf(out, "many{i=\"%d\"} 1\n", i)
+		}
+	case "/utf8":
+		io.WriteString(out, "bad{l=\"\xff\xfe\"} 1\n")
+	case "/label":
+		fmt.Fprintf(out, "giant{l=\"%s\"} 1\n", strings.Repeat("x", 1<<20))
+	case "/name":
+		fmt.Fprintf(out, "giant{%s=\"x\"} 1\n", strings.Repeat("x", 1<<20))
+	case "/labels":
+		out.WriteString("wide{")
+		for i := range 10_000 {
+			fmt.Fprintf(out, "l%d=\"x\",", i)
+		}
+		out.WriteString("} 1\n")
+	case "/loop":
+		http.Redirect(w, r, "/loop", http.StatusFound)
+	case "/malformed":
+		w.Header().Set("Content-Type", protoFormat)
+		out.Write(append(binary.AppendUvarint(nil, 1<<40), "short"...))
+	case "/nested":
+		w.Header().Set("Content-Type", protoFormat)
+		deep := bytes.Repeat([]byte{0x0b}, 8<<20) // groups that open and never end
+		out.Write(append(binary.AppendUvarint(nil, uint64(len(deep))), deep...))
+	}
+}
+
+// Targets that want to hurt are down with the reason, in bounded memory and time, and the others are not touched by it.
+func TestHostileTargets(t *testing.T) {
+	t.Parallel()
+	reasons := map[string]string{
+		"endless":   "body_size_limit exceeded: 33554433 bytes read so far, limit 33554432",
+		"drip":      "no complete answer within the scrape timeout of 2s",
+		"bomb":      "body_size_limit exceeded: 134217729 bytes read so far, limit 134217728",
+		"millions":  "series",
+		"many":      "series_limit exceeded: 200000 series beside the ",
+		"utf8":      "",
+		"label":     "label_value_length_limit exceeded",
+		"name":      "label_name_length_limit exceeded",
+		"labels":    "label_limit exceeded",
+		"loop":      "stopped after 10 redirects",
+		"malformed": "",
+		"nested":    "",
+	}
+	server := httptest.NewServer(http.HandlerFunc(hostile))
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	good := targets.New(t, "good", 50)
+	var jobs strings.Builder
+	for name := range reasons {
+		limit := ""
+		switch name {
+		case "endless":
+			limit = ", body_size_limit: 32MB"
+		case "label":
+			limit = ", label_value_length_limit: 1000"
+		case "name":
+			limit = ", label_name_length_limit: 1000"
+		case "labels":
+			limit = ", label_limit: 100"
+		case "millions", "bomb":
+			limit = ", scrape_timeout: 9s"
+		}
+		if !strings.Contains(limit, "timeout") {
+			limit += ", scrape_timeout: 2s"
+		}
+		fmt.Fprintf(&jobs, "- {job_name: %s, scrape_interval: 10s, metrics_path: /%s, static_configs: [{targets: ['%s']}]%s}\n",
+			name, name, server.Listener.Addr(), limit)
+	}
+	p := startStandalone(t, standaloneYAML(t, "edge", "1s", fmt.Sprintf(`
+poller: {series_limit: 100000}
+scrape_configs:
+- {job_name: good, static_configs: [{targets: ['%s'], labels: {instance: good}}]}
+%s`, good.Host(), jobs.String())))
+	want := harness.Labels{"job": "good", "instance": "good"}
+	good.WaitShown(t, 60*time.Second, p, want, 0)
+	harness.Wait(t, 90*time.Second, "all hostile targets are down", func() error {
+		var all struct {
+			ActiveTargets []struct{ ScrapePool, Health, LastError string }
+		}
+		if err := ask(p.URL, "/api/v1/targets", &all); err != nil {
+			return err
+		}
+		for _, g := range all.ActiveTargets {
+			reason, bad := reasons[g.ScrapePool]
+			if bad && (g.Health != "down" || g.LastError == "" || len(g.LastError) > 2000 || !strings.Contains(g.LastError, reason)) {
+				return fmt.Errorf("%.300q", fmt.Sprint(g))
+			}
+		}
+		page, err := p.Gateway("")
+		if err != nil {
+			return err
+		}
+		for name := range reasons {
+			if up, err := page.Up(harness.Labels{"job": name}); err != nil || up != 0 {
+				return fmt.Errorf("%s: up %v, %v", name, up, err)
+			}
+		}
+		return nil
+	})
+	before := good.Numbers()
+	time.Sleep(12 * time.Second) // all of them once more
+	good.WaitShown(t, 10*time.Second, p, want, before+5)
+	served := good.Served()
+	for i := 1; i < len(served); i++ {
+		if gap := served[i].Asked.Sub(served[i-1].Asked); gap > 3*time.Second {
+			t.Errorf("the good target was not asked for %v", gap)
+		}
+	}
+	t.Logf("%d MB of memory at most", p.PeakMemory()>>20)
+	if peak := p.PeakMemory(); peak > 1<<30 {
+		t.Errorf("%d MB of memory", peak>>20)
+	}
+	for limit, want := range map[string]float64{"body_size_limit": 2, "series_limit": 1, "label_limit": 1, "label_name_length_limit": 1, "label_value_length_limit": 1, "schema": 1} {
+		if v := p.Metrics(t).Sum("prometheus_streams_scrape_exceeded_limit_total", harness.Labels{"limit": limit}); v < want {
+			t.Errorf("limit %s was exceeded %v times, want at least %v", limit, v, want)
+		}
+	}
+}
