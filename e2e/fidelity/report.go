@@ -79,7 +79,8 @@ func (r *report) metadata(x *site) {
 	}
 	for _, series := range slices.Sorted(maps.Keys(x.strict.said)) {
 		who, name := labelOf(series, "who"), labelOf(series, "__name__")
-		if who == "" || strings.HasPrefix(who, "removed-") || name == "up" || strings.HasPrefix(name, "scrape_") && name != "scrape_number" {
+		if who == "" || strings.HasPrefix(who, "removed-") || name == "up" || strings.HasPrefix(name, "scrape_") && name != "scrape_number" ||
+			name == "timed_native" { // which is not shown any more at the end, and so not described
 			continue
 		}
 		compared++
