@@ -34,7 +34,7 @@ type comparison struct {
 	first, last int
 	// unlike are scrapes that cannot be the same: those about a refused one, which none of the two sees at the same number.
 	unlike map[int]bool
-	// fresh are the first scrapes after a restart of the poller, up to one that has series.
+	// fresh are the first scrapes after a restart of the poller, up to one that succeeds and has series.
 	fresh map[int]bool
 	// recalled are the first scrapes after the receiver was killed.
 	recalled map[int]bool
@@ -152,7 +152,7 @@ func (c *comparison) after(asked []request, by disturbed) {
 	for _, r := range by.restarted {
 		for _, n := range c.fed.numbers {
 			if at[n].After(r) {
-				if c.fresh[n] = true; c.added(n) > 0 {
+				if c.fresh[n] = true; !c.fed.downAt[n] && c.added(n) > 0 {
 					break
 				}
 			}

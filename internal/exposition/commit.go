@@ -15,7 +15,7 @@ import (
 func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 	p := l.pass
 	if l.tally.limited {
-		return l.refuse(fmt.Errorf("sample_limit exceeded: %d samples after relabelling, limit %d", l.tally.appended, l.rules.SampleLimit))
+		return l.refuse(l.sampleLimitError())
 	}
 	if l.tally.bucketed {
 		return l.refuse(l.bucketError())
@@ -47,6 +47,10 @@ func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 	l.keep(kind, positional && !p.aliased && !p.conflict && l.tally.skipped.Ahead == 0)
 	l.blank, l.failed = false, nil
 	return l.parsed(), nil
+}
+
+func (l *Layout) sampleLimitError() error {
+	return fmt.Errorf("sample_limit exceeded: %d samples after relabelling, limit %d", l.tally.appended, l.rules.SampleLimit)
 }
 
 // age gives how long each series of the schema has been absent, nil if none is, and whether one has to leave.

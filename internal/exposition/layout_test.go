@@ -357,3 +357,23 @@ func TestFailedScrapesAreForgottenInTheEnd(t *testing.T) {
 		t.Errorf("%d series of failed scrapes are kept", n)
 	}
 }
+
+// Far more series than a schema may have are refused as soon as they are too many, not once all are in memory.
+func TestSeriesAreBoundedWhileTheyAreRead(t *testing.T) {
+	var body []byte
+	for i := range 100_000 {
+		body = fmt.Appendf(body, "s%d 1\n", i)
+	}
+	lim := frame.DefaultLimits()
+	lim.Series = 100
+	for want, sampleLimit := range map[string]int{"series of a schema: 101 is above the limit of 100": 0, "sample_limit exceeded: 100 samples after relabelling, limit 50": 50} {
+		l := NewLayout(Rules{Limits: &lim, SampleLimit: sampleLimit}, NewSchemas())
+		got, err := l.Parse(body, "text/plain")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+		if got.Scraped > lim.Series+1 {
+			t.Errorf("%d samples were read", got.Scraped)
+		}
+	}
+}

@@ -231,6 +231,12 @@ func (l *Layout) enter(exposed labels.Labels, n number) (int32, error) {
 	if err := l.rules.check(final); err != nil {
 		return 0, err
 	}
+	if n := len(l.pass.fresh); n >= l.limits.Series { // more than any schema holds: known before it costs more memory
+		if l.tally.limited {
+			return 0, l.sampleLimitError()
+		}
+		return 0, &frame.LimitError{What: "series of a schema", Got: uint64(n) + 1, Max: uint64(max(l.limits.Series, 0))}
+	}
 	return l.place(l.rules.schemaLabels(final, &l.pass.scratch), n), nil
 }
 

@@ -31,17 +31,23 @@ func crowd(s *site, lane string, first, targets int) []byte {
 	return frame.AppendBundle(nil, frame.Header{Publisher: s.name, Lane: lane, Epoch: s.epoch, Seq: s.seq}, frames)
 }
 
-// held is what the account says, and the sum of what the decoders really hold.
-func (w *world) held() (account, sum int64) {
-	for _, l := range w.p.lanes {
-		sum += laneBytes + l.decoder.StateBytes() + l.decoder.SchemaBytes()
-	}
-	return w.p.quota.used, sum
+// held is what the account says, the sum of what the lanes really hold, and how many publishers have a share.
+func (w *world) held() (account, sum int64, shares int) {
+	told := make(chan struct{})
+	w.p.answers.post(func() { // they are the pipeline's goroutine's alone
+		for _, l := range w.p.lanes {
+			sum += laneBytes + l.decoder.StateBytes() + l.decoder.SchemaBytes()
+		}
+		account, shares = w.p.quota.used, len(w.p.quota.shares)
+		close(told)
+	})
+	<-told
+	return account, sum, shares
 }
 
 func (w *world) wantWithin(limit int64) {
 	w.t.Helper()
-	account, sum := w.held()
+	account, sum, _ := w.held()
 	if account != sum {
 		w.t.Errorf("the account says %d bytes, decoders and lanes have %d", account, sum)
 	}
@@ -91,7 +97,7 @@ func TestPublisherWithoutEnd(t *testing.T) {
 			t.Errorf("%v targets of the hostile publisher gave way", n)
 		}
 		time.Sleep(2 * time.Second)
-		account, _ := w.held()
+		account, _, _ := w.held()
 		w.wantMetric(float64(account), "state_bytes", "sink", "test")
 		if account < limit/2 {
 			t.Errorf("%d bytes are used of %d", account, limit)
@@ -139,7 +145,7 @@ func TestLanesWithoutEnd(t *testing.T) {
 				w.wantWithin(limit)
 				w.wantMetric(float64(good.scrapes), "delivered_frames_total", "publisher", "good")
 				w.wantMetric(0, "dropped_frames_total", "publisher", "good")
-				if n := len(w.p.quota.shares); n > limit/laneBytes {
+				if _, _, n := w.held(); n > limit/laneBytes {
 					t.Errorf("%d publishers are known", n)
 				}
 				w.stop()
@@ -167,8 +173,8 @@ func TestPublisherLimit(t *testing.T) {
 			t.Errorf("the log does not say the limit:\n%s", log.String())
 		}
 		time.Sleep(laneIdle + time.Minute)
-		if account, _ := w.held(); account != 0 || len(w.p.quota.shares) != 0 || len(w.p.lanes) != 0 {
-			t.Errorf("%d bytes of %d publishers are left", account, len(w.p.quota.shares))
+		if account, sum, shares := w.held(); account != 0 || sum != 0 || shares != 0 {
+			t.Errorf("%d and %d bytes of %d publishers are left", account, sum, shares)
 		}
 		w.stop()
 	})
