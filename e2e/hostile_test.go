@@ -183,7 +183,8 @@ scrape_configs:
 		}
 	}
 	t.Logf("%d MB of memory at most", p.PeakMemory()>>20)
-	if peak := p.PeakMemory(); peak > 1<<30 {
+	// Two bodies of the default body_size_limit at once, while their buffers grow, and half a million series.
+	if peak := p.PeakMemory(); peak > 2<<30 {
 		t.Errorf("%d MB of memory", peak>>20)
 	}
 	for limit, want := range map[string]float64{"body_size_limit": 2, "series_limit": 1, "label_limit": 1, "label_name_length_limit": 1, "label_value_length_limit": 1, "schema": 1} {

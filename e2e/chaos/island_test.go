@@ -83,7 +83,7 @@ func TestChaosIsland(t *testing.T) {
 	disk := harness.SmallDisk(t, spoolDisk)
 	st := stage{
 		edge: at(edgeLink), centre: at(centreLink), hub: hub{nodes: []*harness.NATS{server}, js: server.JetStream},
-		spool: filepath.Join(disk, "spool"),
+		spool: filepath.Join(disk, "spool"), diskFails: true,
 	}
 	play(t, st, islandFaults(island, disk), rounds(t, 1))
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/choria-io/prometheus-streams/e2e/record"
@@ -38,16 +37,22 @@ func Bundles(t testing.TB, js jetstream.JetStream, stream string) []Stored {
 	if err != nil {
 		t.Fatalf("stream %s: %v", stream, err)
 	}
-	consumer, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		t.Fatalf("read stream %s: %v", stream, err)
-	}
 	var all []Stored
-	deadline := time.Now().Add(requestLimit)
-	for last := s.CachedInfo().State.LastSeq; ; {
-		m, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
-		if errors.Is(err, nats.ErrNoResponders) && time.Now().Before(deadline) { // no leader of a cluster yet
-			time.Sleep(100 * time.Millisecond)
+	var consumer jetstream.Consumer
+	read := uint64(0)
+	for deadline, last := time.Now().Add(30*time.Second), s.CachedInfo().State.LastSeq; ; {
+		var m jetstream.Msg
+		if consumer == nil {
+			consumer, err = js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
+				DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: read + 1,
+			})
+		}
+		if err == nil {
+			m, err = consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
+		}
+		if err != nil && time.Now().Before(deadline) { // a cluster that has no leader yet, or another one
+			time.Sleep(200 * time.Millisecond)
+			consumer, err = nil, nil
 			continue
 		}
 		if err != nil {
@@ -61,7 +66,7 @@ func Bundles(t testing.TB, js jetstream.JetStream, stream string) []Stored {
 			b.Subject, b.Sequence, b.Data = m.Subject(), meta.Sequence.Stream, m.Data()
 			all = append(all, b)
 		}
-		if meta.Sequence.Stream >= last {
+		if read = meta.Sequence.Stream; read >= last {
 			return all
 		}
 	}
