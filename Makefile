@@ -64,7 +64,7 @@ servers: ## the real servers that e2e talks to, built once under .cache/bin
 	./e2e/servers/build
 
 e2e: servers ## end-to-end tests against real servers
-	cd e2e && go test -count=1 -timeout 20m ./...
+	cd e2e && go test -count=1 -timeout 40m ./...
 
 e2e-puppet: servers ## enrolment and mutual TLS with a real Puppet CA, Debian's puppetserver
 	cd e2e && go test -tags puppet -count=1 -v -timeout 20m ./puppet
