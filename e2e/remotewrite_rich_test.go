@@ -215,6 +215,9 @@ func TestRemoteWriteLateFiles(t *testing.T) {
 			text, _ := os.ReadFile(files[0])
 			t.Fatalf("%v: %s\n%.2000s", err, out, text)
 		}
+		if err := os.MkdirAll(filepath.Join(data, "wal"), 0o755); err != nil { // without which it does not dump
+			t.Fatal(err)
+		}
 		dump, err := exec.Command(promtool, "tsdb", "dump", data).Output()
 		if err != nil {
 			t.Fatal(err)
