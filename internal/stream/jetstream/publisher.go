@@ -186,8 +186,8 @@ func (p *Publisher) end(m *publish, r stream.Result) {
 	}
 	m.done = true
 	p.count--
-	m.result <- r
 	p.c.metrics.published.WithLabelValues(p.c.opts.Name, outcome(r.Err)).Inc()
+	m.result <- r
 	if m.stop != nil {
 		m.stop()
 	}

@@ -139,8 +139,8 @@ func (p *Publisher) end(m *publish, err error) {
 	}
 	m.done = true
 	p.count--
-	m.result <- stream.Result{Err: err}
 	p.c.metrics.published.WithLabelValues(p.c.opts.Name, outcome(err)).Inc()
+	m.result <- stream.Result{Err: err}
 	if p.failed == nil && err != nil && !errors.Is(err, stream.ErrTooLarge) && !errors.Is(err, stream.ErrRefused) {
 		p.failed = fmt.Errorf("%w: not sent after a failure before it (%w)", stream.ErrDisconnected, err)
 	}
