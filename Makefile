@@ -91,8 +91,8 @@ bench-corpus: ## bytes per sample of real targets on the wire, all in, and their
 fuzz: ## every fuzz test for FUZZTIME (30s)
 	./tools/fuzz $(FUZZTIME)
 
-fuzzseeds: ## every fuzz test for ten seconds
-	./tools/fuzz 10s
+fuzzseeds: ## every fuzz test for five seconds
+	./tools/fuzz 5s
 
 clean: ## remove what was built
 	rm -rf bin .cache data
