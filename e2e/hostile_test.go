@@ -178,7 +178,8 @@ scrape_configs:
 	good.WaitShown(t, 10*time.Second, p, want, before+5)
 	served := good.Served()
 	for i := 1; i < len(served); i++ {
-		if gap := served[i].Asked.Sub(served[i-1].Asked); gap > 3*time.Second {
+		// This process makes what the hostile ones serve, on the same processors.
+		if gap := served[i].Asked.Sub(served[i-1].Asked); gap > 10*time.Second {
 			t.Errorf("the good target was not asked for %v", gap)
 		}
 	}
