@@ -211,7 +211,7 @@ func (f *Forwarder) send(e spool.Entry) {
 		f.metrics.resent.Inc()
 	}
 	f.sent, f.highest = e.Position, max(e.Position, f.highest)
-	results, err := f.publish(e.Subject, e.Message)
+	results, err := f.publish(e.Message, func(int) string { return e.Subject })
 	f.inflight = append(f.inflight, flight{Entry: e, sent: time.Now(), results: results, err: err})
 }
 
@@ -221,7 +221,7 @@ func (f *Forwarder) settle(ctx context.Context) error {
 		return nil
 	}
 	head := f.inflight[0]
-	r, err := f.outcome(ctx, head)
+	r, err := f.awaitAll(ctx, head.results, head.err)
 	if err != nil {
 		return err
 	}
@@ -303,7 +303,7 @@ func (f *Forwarder) judge(ctx context.Context, first stream.Result) error {
 	results := []stream.Result{first}
 	passed := 0 // index of the last message that was stored
 	for i, later := range f.inflight[1:] {
-		r, err := f.outcome(ctx, later)
+		r, err := f.awaitAll(ctx, later.results, later.err)
 		if err != nil {
 			return err
 		}

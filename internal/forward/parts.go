@@ -36,8 +36,8 @@ func (p *parts) shrink(log *slog.Logger, subject string, size int, err error) bo
 	return true
 }
 
-// publish hands a message to the publisher, in parts if it is large.
-func (f *Forwarder) publish(subject string, message []byte) ([]<-chan stream.Result, error) {
+// publish hands a message to the publisher, in parts if it is large; subject is that of a part, by its number from 1.
+func (f *Forwarder) publish(message []byte, subject func(part int) string) ([]<-chan stream.Result, error) {
 	pieces, err := stream.Cut(message, f.parts.most)
 	if err != nil {
 		return nil, err
@@ -47,29 +47,12 @@ func (f *Forwarder) publish(subject string, message []byte) ([]<-chan stream.Res
 	}
 	results := make([]<-chan stream.Result, len(pieces))
 	for i, b := range pieces {
-		results[i] = f.publisher.Publish(subject, b)
+		results[i] = f.publisher.Publish(subject(i+1), b)
 	}
 	return results, nil
 }
 
-// publishSchema is publish for a schema, whose parts have subjects of their own: a registry keeps one message of each.
-func (f *Forwarder) publishSchema(subject string, message []byte) ([]<-chan stream.Result, error) {
-	pieces, err := stream.Cut(message, f.parts.most)
-	if err != nil {
-		return nil, err
-	}
-	results := make([]<-chan stream.Result, len(pieces))
-	for i, b := range pieces {
-		results[i] = f.publisher.Publish(stream.SchemaPart(subject, i+1), b)
-	}
-	return results, nil
-}
-
-// outcome awaits the results of a message. That of the whole is the first error, else the last sequence.
-func (f *Forwarder) outcome(ctx context.Context, m flight) (stream.Result, error) {
-	return f.awaitAll(ctx, m.results, m.err)
-}
-
+// awaitAll awaits the results of a message's parts. That of the whole is err, the first error, or the last sequence.
 func (f *Forwarder) awaitAll(ctx context.Context, results []<-chan stream.Result, err error) (stream.Result, error) {
 	whole := stream.Result{Err: err}
 	for _, result := range results {

@@ -135,7 +135,8 @@ func (f *Forwarder) storeBatch(ctx context.Context, ids []string) error {
 			return err
 		}
 		f.metrics.bytes.Add(float64(len(s.Message)))
-		results, err := f.publishSchema(s.Subject, s.Message)
+		// A registry keeps one message of each subject, so parts have subjects of their own.
+		results, err := f.publish(s.Message, func(part int) string { return stream.SchemaPart(s.Subject, part) })
 		batch = append(batch, publishing{s, results, err})
 	}
 	var failed error

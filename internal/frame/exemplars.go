@@ -235,26 +235,3 @@ func mergeExemplars(base, now []Exemplar, absent Bitmap) []Exemplar {
 	carry(math.MaxInt)
 	return all
 }
-
-// presentExemplars are those of rows that are not absent.
-func presentExemplars(all []Exemplar, absent Bitmap) []Exemplar {
-	n := 0
-	for i := range all {
-		if !absent.Has(all[i].Row) {
-			n++
-		}
-	}
-	if n == len(all) {
-		return all
-	}
-	if n == 0 {
-		return nil
-	}
-	present := make([]Exemplar, 0, n)
-	for i := range all {
-		if !absent.Has(all[i].Row) {
-			present = append(present, all[i])
-		}
-	}
-	return present
-}

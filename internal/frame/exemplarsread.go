@@ -18,7 +18,7 @@ type exemplarReader struct {
 
 // parseExemplars gives the exemplars of the state after a frame, and among them those of the frame itself.
 func (p *pending) parseExemplars(b []byte, base []Exemplar, absent Bitmap, n int) (all, now []Exemplar, err error) {
-	was := presentExemplars(base, absent)
+	was := present(base, exemplarRow, absent)
 	if b == nil {
 		return base, was, nil
 	}

@@ -1,6 +1,9 @@
 package frame
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // extras are what a state keeps besides integers. The slices are never changed, so that states and decoded frames
 // share what did not change from one to the next. Rows that are absent keep theirs.
@@ -131,7 +134,7 @@ func (p *pending) extras(sec *sections, base *extras, c *Column, n int) (x extra
 	if x.histograms, err = p.parseHistograms(sec.histograms, base.histograms, c.Absent, n); err != nil {
 		return x, fmt.Errorf("histograms: %w", err)
 	}
-	if c.Histograms = presentHistograms(x.histograms, c.Absent); len(c.Histograms) > 0 {
+	if c.Histograms = present(x.histograms, histogramRow, c.Absent); len(c.Histograms) > 0 {
 		p.hidden = NewBitmap(n)
 		copy(p.hidden, c.Absent)
 		for i := range c.Histograms {
@@ -172,3 +175,20 @@ func (c *Column) checkExtras(n int) error {
 	}
 	return nil
 }
+
+// present are those of rows that are not absent.
+func present[T Histogram | Exemplar](all []T, row func(*T) int, absent Bitmap) []T {
+	gone := func(x T) bool { return absent.Has(row(&x)) }
+	if !slices.ContainsFunc(all, gone) {
+		return all
+	}
+	left := slices.DeleteFunc(slices.Clone(all), gone)
+	if len(left) == 0 {
+		return nil
+	}
+	return left
+}
+
+func histogramRow(h *Histogram) int { return h.Row }
+
+func exemplarRow(e *Exemplar) int { return e.Row }

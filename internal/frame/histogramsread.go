@@ -336,26 +336,3 @@ func (r *histogramReader) sum(base float64) float64 {
 	}
 	return float64(m)
 }
-
-// presentHistograms are those of rows that are not absent.
-func presentHistograms(all []Histogram, absent Bitmap) []Histogram {
-	n := 0
-	for i := range all {
-		if !absent.Has(all[i].Row) {
-			n++
-		}
-	}
-	if n == len(all) {
-		return all
-	}
-	if n == 0 {
-		return nil
-	}
-	present := make([]Histogram, 0, n)
-	for i := range all {
-		if !absent.Has(all[i].Row) {
-			present = append(present, all[i])
-		}
-	}
-	return present
-}
