@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/choria-io/prometheus-streams/internal/stream/streaming"
 	"github.com/choria-io/prometheus-streams/internal/stream/streamtest"
 
@@ -31,9 +32,11 @@ func streamingContract(t *testing.T, version string) {
 			Stop: func(*testing.T) { server.Kill() }, Restart: func(t *testing.T) { server.Restart(t) },
 			Start: func(t *testing.T) *streamtest.Process {
 				c, err := streaming.Connect(t.Context(), streaming.Options{
-					URLs: []string{server.URL}, ClusterID: harness.ClusterID, ClientID: "contract", Topic: "demo",
-					ReconnectWait: 50 * time.Millisecond, PingInterval: time.Second, PublishTimeout: 15 * time.Second,
-					Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+					Server: access.Server{
+						URLs: []string{server.URL}, ReconnectWait: 50 * time.Millisecond, PublishTimeout: 15 * time.Second,
+						Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+					},
+					ClusterID: harness.ClusterID, ClientID: "contract", Topic: "demo", SessionPings: time.Second,
 				})
 				if err != nil {
 					t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/sink/pushgateway"
 	"github.com/choria-io/prometheus-streams/internal/sink/remotewrite"
 	"github.com/choria-io/prometheus-streams/internal/spool"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
 	"github.com/choria-io/prometheus-streams/internal/target"
 	"github.com/choria-io/prometheus-streams/internal/web"
@@ -67,7 +68,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	if _, err := remotewrite.New(remotewrite.Options{Name: "r", URL: "http://127.0.0.1:9090", Registerer: n}); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := jetstream.Connect(context.Background(), jetstream.Options{URLs: []string{"nats://127.0.0.1:1"}, Topic: "t", Registerer: n})
+	conn, err := jetstream.Connect(context.Background(), jetstream.Options{Server: access.Server{URLs: []string{"nats://127.0.0.1:1"}, Registerer: n}, Topic: "t"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/manage"
 	"github.com/choria-io/prometheus-streams/internal/manage/lifecycle"
 	"github.com/choria-io/prometheus-streams/internal/manage/micro"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/choria-io/prometheus-streams/internal/stream/embedded"
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
 )
@@ -137,15 +138,13 @@ func (h *house) close() {
 }
 
 // connect opens a connection to NATS, which goes on trying for as long as the process lives.
-func (h *house) connect(ctx context.Context, s *config.ReceiverStream, role string, server jetstream.InProcess) (*jetstream.Conn, error) {
+func (h *house) connect(ctx context.Context, s *config.ReceiverStream, role string, server access.InProcess) (*jetstream.Conn, error) {
 	o, err := h.natsOptions(s)
 	if err != nil {
 		return nil, fmt.Errorf("%s_stream: %w", role, err)
 	}
+	o.Server = h.named(o.Server, role)
 	o.InProcess = server
-	o.Name = clientName(h.cfg, role)
-	o.Logger, o.Registerer = h.env.Logger, h.env.Registry
-	o.Optional = lifecycle.Prefix
 	conn, err := jetstream.Connect(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s_stream: %w", role, err)
@@ -156,6 +155,14 @@ func (h *house) connect(ctx context.Context, s *config.ReceiverStream, role stri
 		return micro.New(micro.Options{Conn: conn.NATS(), Subject: subject, Breaker: h.breaker, Logger: h.env.Logger})
 	}, conn.Topic())
 	return conn, nil
+}
+
+// named adds to a server who this process is to it, and where the connection is told of.
+func (h *house) named(s access.Server, role string) access.Server {
+	s.Name = clientName(h.cfg, role)
+	s.Logger, s.Registerer = h.env.Logger, h.env.Registry
+	s.Optional = lifecycle.Prefix
+	return s
 }
 
 func clientName(c *config.Config, role string) string {

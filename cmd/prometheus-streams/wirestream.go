@@ -13,14 +13,15 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/config"
 	"github.com/choria-io/prometheus-streams/internal/frame"
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
 )
 
 // natsOptions says how a block of the configuration connects.
 func (h *house) natsOptions(s *config.ReceiverStream) (jetstream.Options, error) {
 	o := jetstream.Options{
-		URLs: urls(s.URLs), Topic: s.Topic, Stream: s.Name, SchemasStream: s.SchemasStream, Filter: s.Filter(),
-		InboxPrefix: s.InboxPrefix, Domain: s.Domain, TLSFirst: s.TLSFirst,
+		Server: access.Server{URLs: urls(s.URLs), InboxPrefix: s.InboxPrefix, TLSFirst: s.TLSFirst},
+		Domain: s.Domain, Topic: s.Topic, Stream: s.Name, SchemasStream: s.SchemasStream, Filter: s.Filter(),
 	}
 	if len(s.URLs) == 0 && s.Context == "" {
 		return o, nil // inside this process

@@ -7,7 +7,6 @@ import (
 
 	"github.com/choria-io/prometheus-streams/internal/config"
 	"github.com/choria-io/prometheus-streams/internal/forward"
-	"github.com/choria-io/prometheus-streams/internal/manage/lifecycle"
 	"github.com/choria-io/prometheus-streams/internal/manage/micro"
 	"github.com/choria-io/prometheus-streams/internal/poller"
 	"github.com/choria-io/prometheus-streams/internal/receiver"
@@ -59,11 +58,7 @@ func (h *house) connectStreaming(ctx context.Context, s *config.Stream, role, cl
 		return nil, fmt.Errorf("%s_stream: inbox_prefix and domain, also of a context, are of JetStream: they do not go with cluster_id", role)
 	}
 	conn, err := streaming.Connect(ctx, streaming.Options{
-		URLs: o.URLs, ClusterID: s.ClusterID, ClientID: clientID, Topic: s.Topic, Name: clientName(h.cfg, role),
-		UserInfo: o.UserInfo, TokenSource: o.TokenSource, CredentialsFile: o.CredentialsFile, NKeySeedFile: o.NKeySeedFile,
-		TLS: o.TLS, TLSRoots: o.TLSRoots, TLSFirst: o.TLSFirst, Dialer: o.Dialer,
-		Optional: lifecycle.Prefix,
-		Logger:   h.env.Logger, Registerer: h.env.Registry,
+		Server: h.named(o.Server, role), ClusterID: s.ClusterID, ClientID: clientID, Topic: s.Topic,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s_stream: %w", role, err)

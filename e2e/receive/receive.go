@@ -19,6 +19,7 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/frame"
 	"github.com/choria-io/prometheus-streams/internal/receiver"
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
 	"github.com/choria-io/prometheus-streams/internal/stream/streaming"
 )
@@ -94,11 +95,16 @@ func Run(ctx context.Context, o Options, s receiver.Sink) error {
 	return pipeline.Run(ctx)
 }
 
+func (o *Options) server(reg *prometheus.Registry) access.Server {
+	return access.Server{
+		URLs: strings.Split(o.URL, ","), Name: o.ClientID, ReconnectWait: 200 * time.Millisecond, Logger: o.Logger, Registerer: reg,
+	}
+}
+
 // jetStream makes the durable of a stream.
 func (o *Options) jetStream(ctx context.Context, reg *prometheus.Registry) (source receiver.Source, closeConn func(), err error) {
 	conn, err := jetstream.Connect(ctx, jetstream.Options{
-		URLs: strings.Split(o.URL, ","), Name: o.ClientID, Topic: o.Topic, Stream: o.Stream, ReconnectWait: 200 * time.Millisecond,
-		Logger: o.Logger, Registerer: reg,
+		Server: o.server(reg), Topic: o.Topic, Stream: o.Stream,
 	})
 	if err != nil {
 		return source, nil, err
@@ -132,8 +138,7 @@ func (o *Options) jetStream(ctx context.Context, reg *prometheus.Registry) (sour
 // streaming makes the durable of a topic.
 func (o *Options) streaming(ctx context.Context, reg *prometheus.Registry) (source receiver.Source, closeConn func(), err error) {
 	conn, err := streaming.Connect(ctx, streaming.Options{
-		URLs: []string{o.URL}, ClusterID: o.ClusterID, ClientID: o.ClientID, Topic: o.Topic, ReconnectWait: 200 * time.Millisecond,
-		Logger: o.Logger, Registerer: reg,
+		Server: o.server(reg), ClusterID: o.ClusterID, ClientID: o.ClientID, Topic: o.Topic,
 	})
 	if err != nil {
 		return source, nil, err

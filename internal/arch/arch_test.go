@@ -42,7 +42,7 @@ var doors = map[string][]string{
 	"internal/poller":     {"internal/exposition", "internal/frame", "internal/scrape", "internal/target"},
 	"internal/forward":    {"internal/spool", "internal/stream"},
 
-	"internal/stream/access":     {},
+	"internal/stream/access":     {"internal/stream"},
 	"internal/stream/embedded":   {"internal/stream"},
 	"internal/stream/jetstream":  {"internal/stream", "internal/stream/access"},
 	"internal/stream/streaming":  {"internal/stream", "internal/stream/access"},

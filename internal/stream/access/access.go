@@ -1,4 +1,4 @@
-// Package access is how a carrier gets into a NATS server: who we are, TLS, proxies, and what it means when the server
+// Package access is how a carrier gets into a NATS server: where it is, who we are, TLS, proxies, and what it means when the server
 // does not let us in.
 //
 // Everything that is in a file is read again at each connection, so that a password, a key or a certificate that was
@@ -6,8 +6,6 @@
 package access
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +13,6 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
@@ -24,44 +21,19 @@ import (
 // maxFile bounds a file with a seed or with credentials.
 const maxFile = 64 << 10
 
-// Dialer opens network connections, for proxies.
-type Dialer interface {
-	Dial(network, address string) (net.Conn, error)
-}
-
-// Options say who we are and how to get there. At most one of UserInfo, TokenSource, CredentialsFile and NKeySeedFile is
-// set.
-type Options struct {
-	UserInfo        func() (user, password string)
-	TokenSource     func() string
-	CredentialsFile string
-	NKeySeedFile    string
-	// InURL tells that the URLs name a user or a token.
-	InURL bool
-
-	// TLS, if set, makes TLS mandatory; TLSFirst starts it before the server speaks.
-	TLS      *tls.Config
-	TLSFirst bool
-	// TLSRoots, if set, is asked on every connect for the authorities, instead of those of TLS; with an error there is no connection.
-	TLSRoots func() (*x509.CertPool, error)
-	// Dialer, if set, opens the connections; names are then not looked up here.
-	Dialer Dialer
-	// Timeout bounds each attempt to open a connection.
-	Timeout time.Duration
-}
-
 // Access is one connection's way in. It is safe for concurrent use.
 type Access struct {
-	opts Options
-	key  string // the public key of NKeySeedFile at the start
-	conn atomic.Pointer[nats.Conn]
+	server  Server
+	metrics *metrics
+	key     string // the public key of NKeySeedFile at the start
+	conn    atomic.Pointer[nats.Conn]
 }
 
-// New checks the options, and reads the files of credentials and seeds once, so that one that cannot be used is an error
+// New checks who we are, and reads the files of credentials and seeds once, so that one that cannot be used is an error
 // now.
-func New(o Options) (*Access, error) {
+func New(s Server) (*Access, error) {
 	ways := 0
-	for _, set := range []bool{o.UserInfo != nil, o.TokenSource != nil, o.CredentialsFile != "", o.NKeySeedFile != ""} {
+	for _, set := range []bool{s.UserInfo != nil, s.TokenSource != nil, s.CredentialsFile != "", s.NKeySeedFile != ""} {
 		if set {
 			ways++
 		}
@@ -69,20 +41,24 @@ func New(o Options) (*Access, error) {
 	if ways > 1 {
 		return nil, errors.New("more than one of user, token, credentials and nkey is set")
 	}
-	a := &Access{opts: o}
+	a := &Access{server: s}
 	var err error
-	if o.NKeySeedFile != "" {
-		a.key, err = publicKey(o.NKeySeedFile)
+	if s.NKeySeedFile != "" {
+		a.key, err = publicKey(s.NKeySeedFile)
 	}
-	if o.CredentialsFile != "" {
-		err = checkCredentials(o.CredentialsFile)
+	if s.CredentialsFile != "" {
+		err = checkCredentials(s.CredentialsFile)
 	}
+	if err != nil {
+		return nil, err
+	}
+	a.metrics, err = newMetrics(s.Registerer)
 	return a, err
 }
 
-// NATS are the settings of the connection.
-func (a *Access) NATS() []nats.Option {
-	o := &a.opts
+// nats are the settings that say who we are and how to get there.
+func (a *Access) nats() []nats.Option {
+	o := &a.server
 	var opts []nats.Option
 	if o.UserInfo != nil {
 		opts = append(opts, nats.UserInfoHandler(o.UserInfo))
@@ -97,7 +73,7 @@ func (a *Access) NATS() []nats.Option {
 	if o.NKeySeedFile != "" {
 		opts = append(opts, nats.Nkey(a.key, a.sign))
 		if dialer == nil {
-			dialer = &net.Dialer{Timeout: o.Timeout}
+			dialer = &net.Dialer{Timeout: o.RequestTimeout}
 		}
 		dialer = keyDialer{a, dialer}
 	}
@@ -122,9 +98,9 @@ func (a *Access) NATS() []nats.Option {
 	return opts
 }
 
-// Watch is told of the connection once it was made. It tells of each attempt to connect again that fails after the server
-// was reached, for which nats.go has no handler, until the connection is closed.
-func (a *Access) Watch(nc *nats.Conn, failed func(error)) {
+// watch tells of each attempt to connect again that fails after the server was reached, for which nats.go has no handler,
+// until the connection is closed.
+func (a *Access) watch(nc *nats.Conn, failed func(error)) {
 	a.conn.Store(nc)
 	changes := nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
 	if nc.IsClosed() {
@@ -150,7 +126,7 @@ type keyDialer struct {
 
 func (d keyDialer) Dial(network, address string) (net.Conn, error) {
 	if nc := d.access.conn.Load(); nc != nil {
-		if key, err := publicKey(d.access.opts.NKeySeedFile); err == nil { // else sign says so
+		if key, err := publicKey(d.access.server.NKeySeedFile); err == nil { // else sign says so
 			nc.Opts.Nkey = key // nats.go holds its lock while it dials, and reads the key under it
 		}
 	}
@@ -158,7 +134,7 @@ func (d keyDialer) Dial(network, address string) (net.Conn, error) {
 }
 
 func (a *Access) sign(nonce []byte) ([]byte, error) {
-	pair, err := seed(a.opts.NKeySeedFile)
+	pair, err := seed(a.server.NKeySeedFile)
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func newSeed(t testing.TB) (key string, seed []byte) {
 func TestSeedAgain(t *testing.T) {
 	key, seed := newSeed(t)
 	path := write(t, seed)
-	a, err := New(Options{NKeySeedFile: path})
+	a, err := New(Server{NKeySeedFile: path})
 	if err != nil || a.key != key {
 		t.Fatalf("%s, %v", a.key, err)
 	}
@@ -75,15 +75,15 @@ func TestBadOptions(t *testing.T) {
 	_, seed := newSeed(t)
 	user := func() (string, string) { return "a", "b" }
 	for name, c := range map[string]struct {
-		o    Options
+		o    Server
 		want string
 	}{
-		"two":          {Options{UserInfo: user, NKeySeedFile: write(t, seed)}, "more than one of"},
-		"no file":      {Options{CredentialsFile: "/nowhere"}, "reading credentials /nowhere: open /nowhere"},
-		"no jwt":       {Options{CredentialsFile: write(t, seed)}, "no user JWT in it"},
-		"no seed":      {Options{NKeySeedFile: write(t, []byte("hello"))}, "no seed of a user"},
-		"half a seed":  {Options{NKeySeedFile: write(t, seed[:20])}, "no seed of a user"},
-		"a large file": {Options{NKeySeedFile: write(t, make([]byte, maxFile+1))}, "has more than 65536 bytes"},
+		"two":          {Server{UserInfo: user, NKeySeedFile: write(t, seed)}, "more than one of"},
+		"no file":      {Server{CredentialsFile: "/nowhere"}, "reading credentials /nowhere: open /nowhere"},
+		"no jwt":       {Server{CredentialsFile: write(t, seed)}, "no user JWT in it"},
+		"no seed":      {Server{NKeySeedFile: write(t, []byte("hello"))}, "no seed of a user"},
+		"half a seed":  {Server{NKeySeedFile: write(t, seed[:20])}, "no seed of a user"},
+		"a large file": {Server{NKeySeedFile: write(t, make([]byte, maxFile+1))}, "has more than 65536 bytes"},
 	} {
 		_, err := New(c.o)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -97,22 +97,22 @@ func TestBadOptions(t *testing.T) {
 func TestExplain(t *testing.T) {
 	silence := &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
 	for _, c := range []struct {
-		o    Options
+		o    Server
 		err  error
 		want string
 	}{
-		{Options{}, silence, "it may want TLS first"},
-		{Options{}, io.EOF, "it may want TLS first"},
-		{Options{TLSFirst: true}, silence, "says nothing"},
-		{Options{TLSFirst: true}, errors.New("tls: first record does not look like a TLS handshake"), "set no tls_first"},
-		{Options{TLS: &tls.Config{}}, nats.ErrSecureConnWanted, "the server offers none"},
-		{Options{}, nats.ErrAuthorization, "does not say who it is"},
-		{Options{InURL: true}, nats.ErrAuthorization, "the user or the token in urls"},
-		{Options{CredentialsFile: "me.creds"}, nats.ErrAuthExpired, "the rights of the credentials in me.creds have expired"},
-		{Options{}, errors.New("remote error: tls: certificate required"), "the server wants a certificate of ours"},
-		{Options{}, errors.New("connection refused"), ""},
+		{Server{}, silence, "it may want TLS first"},
+		{Server{}, io.EOF, "it may want TLS first"},
+		{Server{TLSFirst: true}, silence, "says nothing"},
+		{Server{TLSFirst: true}, errors.New("tls: first record does not look like a TLS handshake"), "set no tls_first"},
+		{Server{TLS: &tls.Config{}}, nats.ErrSecureConnWanted, "the server offers none"},
+		{Server{}, nats.ErrAuthorization, "does not say who it is"},
+		{Server{URLs: []string{"nats://me:secret@a"}}, nats.ErrAuthorization, "the user or the token in urls"},
+		{Server{CredentialsFile: "me.creds"}, nats.ErrAuthExpired, "the rights of the credentials in me.creds have expired"},
+		{Server{}, errors.New("remote error: tls: certificate required"), "the server wants a certificate of ours"},
+		{Server{}, errors.New("connection refused"), ""},
 	} {
-		a := &Access{opts: c.o}
+		a := &Access{server: c.o}
 		err := a.Failed(c.err)
 		if !errors.Is(err, c.err) || !strings.Contains(err.Error(), c.want) || c.want == "" && err != c.err {
 			t.Errorf("%v: %v, want %q", c.err, err, c.want)
@@ -136,11 +136,11 @@ func FuzzFiles(f *testing.F) {
 	f.Add([]byte("SU"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := write(t, data)
-		if a, err := New(Options{NKeySeedFile: path}); err == nil {
+		if a, err := New(Server{NKeySeedFile: path}); err == nil {
 			if _, err := a.sign([]byte("x")); err != nil || !nkeys.IsValidPublicUserKey(a.key) {
 				t.Errorf("the key %q cannot sign: %v", a.key, err)
 			}
 		}
-		_, _ = New(Options{CredentialsFile: path})
+		_, _ = New(Server{CredentialsFile: path})
 	})
 }

@@ -51,11 +51,11 @@ func (a *Access) hint(err error) string {
 		return "the server knows no nkeys, and " + a.who() + " needs them"
 	case errors.Is(err, nats.ErrSecureConnWanted):
 		return "tls is configured and the server offers none"
-	case has("first record does not look like a tls handshake") && a.opts.TLSFirst:
+	case has("first record does not look like a tls handshake") && a.server.TLSFirst:
 		return "what answers there does not begin with TLS: set no tls_first, or handshake_first at the server"
 	case has("first record does not look like a tls handshake"):
 		return "what answers there does not speak TLS"
-	case has("certificate required"), has("after tls handshake") && (a.opts.TLS == nil || a.opts.TLS.GetClientCertificate == nil):
+	case has("certificate required"), has("after tls handshake") && (a.server.TLS == nil || a.server.TLS.GetClientCertificate == nil):
 		return "the server wants a certificate of ours: cert and key, or the scheme puppet"
 	case has("after tls handshake"):
 		return "the server does not take our certificate (cert), or wants something else"
@@ -75,7 +75,7 @@ func (a *Access) silence(err error) string {
 	switch {
 	case errors.As(err, new(*explained)):
 	case !errors.Is(err, io.EOF) && !(errors.As(err, &op) && op.Op == "read" && op.Timeout()):
-	case a.opts.TLSFirst:
+	case a.server.TLSFirst:
 		return "the server was reached and says nothing"
 	default:
 		return "the server was reached and says nothing: it may want TLS first (tls_first: true), or the port is not that of nats:// and tls://"
@@ -85,7 +85,7 @@ func (a *Access) silence(err error) string {
 
 // who is what the server is told of us, without secrets.
 func (a *Access) who() string {
-	o := &a.opts
+	o := &a.server
 	switch {
 	case o.UserInfo != nil:
 		user, _ := o.UserInfo()
@@ -96,7 +96,7 @@ func (a *Access) who() string {
 		return "the credentials in " + o.CredentialsFile
 	case o.NKeySeedFile != "":
 		return "the nkey in " + o.NKeySeedFile
-	case o.InURL:
+	case o.inURL():
 		return "the user or the token in urls"
 	case o.TLS != nil:
 		return "a client with a certificate at most: no user, token, credentials or nkey is configured"

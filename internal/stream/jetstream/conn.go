@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/choria-io/prometheus-streams/internal/stream"
 	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/nats-io/nats.go"
 )
@@ -38,46 +35,24 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
+	way, err := access.New(o.Server)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to NATS: %w", err)
+	}
 	m, err := newMetrics(o.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
-	way, err := o.access()
-	if err != nil {
-		return nil, fmt.Errorf("connecting to NATS: %w", err)
-	}
 	c := &Conn{opts: o, way: way, log: o.Logger, metrics: m, link: newLink()}
-	opts := append(o.natsOptions(way),
+	c.nc, err = way.Connect(ctx, func(err error) { c.onFailed(nil, err) },
 		nats.ConnectHandler(c.onConnect), nats.ReconnectHandler(c.onConnect),
 		nats.DisconnectErrHandler(c.onDisconnect), nats.ReconnectErrHandler(c.onFailed),
 		nats.ErrorHandler(c.onError))
-	m.connected.WithLabelValues(o.Name).Set(0)
-	type made struct {
-		nc  *nats.Conn
-		err error
-	}
-	done := make(chan made, 1)
-	go func() {
-		nc, err := nats.Connect(strings.Join(o.servers(), ","), opts...)
-		done <- made{nc, err}
-	}()
-	select {
-	case r := <-done:
-		if r.err != nil {
-			return nil, fmt.Errorf("connecting to NATS: %w", r.err)
-		}
-		c.nc = r.nc
-		way.Watch(r.nc, func(err error) { c.onFailed(nil, err) })
-		return c, nil
-	case <-ctx.Done():
+	if err != nil {
 		c.closing.Store(true)
-		go func() {
-			if r := <-done; r.nc != nil {
-				r.nc.Close()
-			}
-		}()
-		return nil, fmt.Errorf("connecting to NATS: %w", ctx.Err())
+		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
+	return c, nil
 }
 
 // Close writes out what waits to be sent, for a second at most, and ends the connection.
@@ -90,7 +65,7 @@ func (c *Conn) Close() {
 	}
 	c.nc.Close()
 	c.link.setDown(nats.ErrConnectionClosed)
-	c.metrics.connected.WithLabelValues(c.opts.Name).Set(0)
+	c.way.Down()
 }
 
 // Connected tells whether the connection is up, and if not why, as far as that is known.
@@ -109,10 +84,7 @@ func (c *Conn) onConnect(nc *nats.Conn) {
 	c.mu.Lock()
 	c.said = nil
 	c.mu.Unlock()
-	c.metrics.connected.WithLabelValues(c.opts.Name).Set(1)
-	if c.link.state().epoch > 1 {
-		c.metrics.reconnects.WithLabelValues(c.opts.Name).Inc()
-	}
+	c.way.Up(c.link.state().epoch > 1)
 	c.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "address", nc.ConnectedAddr(), "version", nc.ConnectedServerVersion())
 }
 
@@ -125,7 +97,7 @@ func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 		err = errors.New("the server closed the connection")
 	}
 	err = c.way.Lost(err)
-	c.metrics.connected.WithLabelValues(c.opts.Name).Set(0)
+	c.way.Down()
 	c.link.setDown(err)
 	if c.first(err) {
 		c.log.Warn("connection to NATS lost", "reason", err)
@@ -142,7 +114,7 @@ func (c *Conn) onFailed(_ *nats.Conn, err error) {
 	if !c.link.fail(err) || !c.first(err) {
 		return
 	}
-	c.log.Warn("no connection to NATS, trying on", "reason", err, "url", c.redactedURLs())
+	c.log.Warn("no connection to NATS, trying on", "reason", err, "url", c.opts.Shown())
 }
 
 // first tells whether a reason is new since the connection was lost.
@@ -159,59 +131,10 @@ func (c *Conn) first(reason error) bool {
 	return true
 }
 
-func (c *Conn) redactedURLs() string {
-	if c.opts.InProcess != nil {
-		return "in process"
-	}
-	return strings.Join(redact(c.opts.servers()), ",")
-}
-
-var userInfo = regexp.MustCompile(`^([a-z]+://)?[^@/]*@`)
-
-func redact(urls []string) []string {
-	out := make([]string, len(urls))
-	for i, u := range urls {
-		out[i] = userInfo.ReplaceAllString(u, "$1")
-	}
-	return out
-}
-
-var violation = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]*)"`)
-
-// parseViolation finds out what a permissions violation denies; nil if the text says something else.
-func parseViolation(text string) *stream.PermissionError {
-	m := violation.FindStringSubmatch(text)
-	if m == nil {
-		return nil
-	}
-	e := &stream.PermissionError{Operation: "publish", Subject: m[2]}
-	if strings.EqualFold(m[1], "subscription") {
-		e.Operation = "subscribe"
-	}
-	return e
-}
-
 // onError is told of errors that belong to no request.
 func (c *Conn) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
-	kind := "other"
-	switch {
-	case errors.Is(err, nats.ErrPermissionViolation):
-		if denied := parseViolation(err.Error()); denied != nil {
-			if c.opts.Optional != "" && strings.HasPrefix(denied.Subject, c.opts.Optional) {
-				c.log.Debug("denied, and not needed", "subject", denied.Subject, "reason", denied.Operation)
-				return
-			}
-			c.count("permission")
-			c.denials.deny(denied)
-			c.log.Debug("denied", "subject", denied.Subject, "reason", denied.Operation)
-			return
-		}
-		kind = "permission"
-	case errors.Is(err, nats.ErrSlowConsumer):
-		kind = "slow_consumer" // what was dropped shows as a jump of the consumer's sequence
+	if denied := c.way.Reported(err); denied != nil {
+		c.denials.deny(denied)
+		c.log.Debug("denied", "subject", denied.Subject, "reason", denied.Operation)
 	}
-	c.count(kind)
-	c.log.Warn("NATS reported an error", "error", err)
 }
-
-func (c *Conn) count(kind string) { c.metrics.errors.WithLabelValues(c.opts.Name, kind).Inc() }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/choria-io/prometheus-streams/internal/stream/embedded"
 	"github.com/choria-io/prometheus-streams/internal/stream/streamtest"
 	"github.com/nats-io/nats.go"
@@ -82,9 +83,12 @@ func (s *testServer) InProcessConn() (net.Conn, error) {
 // options are quick ones.
 func (s *testServer) options(user string) Options {
 	return Options{
-		URLs: []string{s.url}, User: user, Password: user, Topic: "demo", Name: "test-" + user,
-		ReconnectWait: 50 * time.Millisecond, PingInterval: time.Second, RequestTimeout: 5 * time.Second, PublishTimeout: 15 * time.Second,
-		Registerer: prometheus.NewRegistry(), Logger: testLog(),
+		Server: access.Server{
+			URLs: []string{s.url}, UserInfo: func() (string, string) { return user, user }, Name: "test-" + user,
+			ReconnectWait: 50 * time.Millisecond, PingInterval: time.Second, RequestTimeout: 5 * time.Second, PublishTimeout: 15 * time.Second,
+			Registerer: prometheus.NewRegistry(), Logger: testLog(),
+		},
+		Topic: "demo",
 	}
 }
 

@@ -186,7 +186,7 @@ func (p *Publisher) end(m *publish, r stream.Result) {
 	}
 	m.done = true
 	p.count--
-	p.c.metrics.published.WithLabelValues(p.c.opts.Name, outcome(r.Err)).Inc()
+	p.c.way.Published(r.Err)
 	m.result <- r
 	if m.stop != nil {
 		m.stop()
@@ -205,22 +205,4 @@ func holdsUp(err error) bool {
 		return denied.Operation != "publish"
 	}
 	return !errors.Is(err, stream.ErrRefused) && !errors.Is(err, stream.ErrTooLarge)
-}
-
-func outcome(err error) string {
-	switch {
-	case err == nil:
-		return "stored"
-	case errors.Is(err, stream.ErrTooLarge):
-		return "too_large"
-	case errors.Is(err, stream.ErrRefused):
-		return "refused"
-	case errors.Is(err, stream.ErrFull):
-		return "full"
-	case errors.Is(err, stream.ErrPermission):
-		return "permission"
-	case errors.Is(err, stream.ErrDisconnected):
-		return "disconnected"
-	}
-	return "unknown"
 }

@@ -20,7 +20,7 @@ func (r *Consumer) restart(ctx context.Context, state linkState, p *puller, reas
 	if err := r.bind(ctx); err != nil {
 		return 0, err
 	}
-	r.c.metrics.restarts.WithLabelValues(r.c.opts.Name, r.o.Durable, reason).Inc()
+	r.c.way.Restarted(r.o.Durable, reason)
 	r.deliveries.restart()
 	p.drain() // before the reset: what comes after it may be new
 	if !r.quiet {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,7 +35,6 @@ type Conn struct {
 	way     *access.Access
 	nc      *nats.Conn
 	log     *slog.Logger
-	metrics *metrics
 	cancel  context.CancelFunc
 	closing atomic.Bool
 	kept    chan struct{} // closed when keep has ended
@@ -72,16 +70,12 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("connecting to NATS Streaming: %w", err)
 	}
-	m, err := newMetrics(o.Registerer)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to NATS Streaming: %w", err)
-	}
-	way, err := o.access()
+	way, err := access.New(o.Server)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS Streaming: %w", err)
 	}
 	c := &Conn{
-		opts: o, way: way, metrics: m, kept: make(chan struct{}), changed: make(chan struct{}),
+		opts: o, way: way, kept: make(chan struct{}), changed: make(chan struct{}),
 		log: o.Logger.With("stream", o.ClusterID, "consumer", o.ClientID),
 	}
 	up := make(chan struct{}, 1)
@@ -91,32 +85,11 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		default:
 		}
 	}
-	opts := append(o.natsOptions(way), nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
+	c.nc, err = way.Connect(ctx, func(err error) { c.onFailed(nil, err) },
+		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
 		nats.DisconnectErrHandler(c.onDisconnect), nats.ReconnectErrHandler(c.onFailed), nats.ErrorHandler(c.onError))
-	m.connected.WithLabelValues(o.Name).Set(0)
-	type made struct {
-		nc  *nats.Conn
-		err error
-	}
-	done := make(chan made, 1)
-	go func() {
-		nc, err := nats.Connect(strings.Join(o.servers(), ","), opts...)
-		done <- made{nc, err}
-	}()
-	select {
-	case r := <-done:
-		if r.err != nil {
-			return nil, fmt.Errorf("connecting to NATS Streaming: %w", r.err)
-		}
-		c.nc = r.nc
-		way.Watch(r.nc, func(err error) { c.onFailed(nil, err) })
-	case <-ctx.Done():
-		go func() {
-			if r := <-done; r.nc != nil {
-				r.nc.Close()
-			}
-		}()
-		return nil, fmt.Errorf("connecting to NATS Streaming: %w", ctx.Err())
+	if err != nil {
+		return nil, fmt.Errorf("connecting to NATS Streaming: %w", err)
 	}
 	kctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
@@ -187,10 +160,7 @@ func (c *Conn) began(s *session) {
 	if !c.nc.IsConnected() {
 		s.lose(stream.ErrDisconnected, false) // the disconnect came before the session was known
 	}
-	c.metrics.connected.WithLabelValues(c.opts.Name).Set(1)
-	if again {
-		c.metrics.reconnects.WithLabelValues(c.opts.Name).Inc()
-	}
+	c.way.Up(again)
 	c.log.Info("connected to NATS Streaming", "url", c.nc.ConnectedUrlRedacted(), "address", c.nc.ConnectedAddr(),
 		"version", c.nc.ConnectedServerVersion())
 }
@@ -201,7 +171,7 @@ func (c *Conn) ended(s *session) {
 	close(c.changed)
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
-	c.metrics.connected.WithLabelValues(c.opts.Name).Set(0)
+	c.way.Down()
 	c.log.Warn("connection to NATS Streaming lost", "reason", s.err)
 }
 
@@ -271,28 +241,15 @@ func (c *Conn) onFailed(_ *nats.Conn, err error) {
 	}
 	c.mu.Unlock()
 	if !quiet {
-		c.log.Warn("no connection to NATS, trying on", "reason", err, "url", strings.Join(redact(c.opts.servers()), ","))
+		c.log.Warn("no connection to NATS, trying on", "reason", err, "url", c.opts.Shown())
 	}
 }
 
 // onError is told of errors that belong to no request.
 func (c *Conn) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
-	kind := "other"
-	violation := regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]*)"`)
-	if m := violation.FindStringSubmatch(err.Error()); m != nil {
-		if c.opts.Optional != "" && strings.HasPrefix(m[2], c.opts.Optional) {
-			c.log.Debug("denied, and not needed", "subject", m[2], "reason", m[1])
-			return
-		}
-		c.metrics.errors.WithLabelValues(c.opts.Name, "permission").Inc()
-		c.log.Error("the server denies a right that NATS Streaming needs", "subject", m[2], "reason", m[1])
-		return
+	if denied := c.way.Reported(err); denied != nil {
+		c.log.Error("the server denies a right that NATS Streaming needs", "subject", denied.Subject, "reason", denied.Operation)
 	}
-	if errors.Is(err, nats.ErrSlowConsumer) {
-		kind = "slow_consumer"
-	}
-	c.metrics.errors.WithLabelValues(c.opts.Name, kind).Inc()
-	c.log.Warn("NATS reported an error", "error", err)
 }
 
 // session waits for one. If ctx ends before, the error says why there is none.
@@ -337,14 +294,5 @@ func (c *Conn) Close() {
 	case <-time.After(2 * closeFor):
 	}
 	c.nc.Close()
-	c.metrics.connected.WithLabelValues(c.opts.Name).Set(0)
-}
-
-func redact(urls []string) []string {
-	info := regexp.MustCompile(`^([a-z]+://)?[^@/]*@`)
-	out := make([]string, len(urls))
-	for i, u := range urls {
-		out[i] = info.ReplaceAllString(u, "$1")
-	}
-	return out
+	c.way.Down()
 }

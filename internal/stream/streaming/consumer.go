@@ -65,7 +65,7 @@ func (r *Consumer) Receive(ctx context.Context, handle func(stream.Event)) error
 			handle(stream.Event{Kind: stream.Connected})
 		}
 		if began && r.o.Durable != "" {
-			r.c.metrics.restarts.WithLabelValues(r.c.opts.Name, r.o.Durable, "reconnect").Inc()
+			r.c.way.Restarted(r.o.Durable, "reconnect")
 			handle(stream.Event{Kind: stream.Restarted})
 		}
 		in := newIntake()

@@ -139,23 +139,9 @@ func (p *Publisher) end(m *publish, err error) {
 	}
 	m.done = true
 	p.count--
-	p.c.metrics.published.WithLabelValues(p.c.opts.Name, outcome(err)).Inc()
+	p.c.way.Published(err)
 	m.result <- stream.Result{Err: err}
 	if p.failed == nil && err != nil && !errors.Is(err, stream.ErrTooLarge) && !errors.Is(err, stream.ErrRefused) {
 		p.failed = fmt.Errorf("%w: not sent after a failure before it (%w)", stream.ErrDisconnected, err)
 	}
-}
-
-func outcome(err error) string {
-	switch {
-	case err == nil:
-		return "stored"
-	case errors.Is(err, stream.ErrTooLarge):
-		return "too_large"
-	case errors.Is(err, stream.ErrRefused):
-		return "refused"
-	case errors.Is(err, stream.ErrDisconnected):
-		return "disconnected"
-	}
-	return "unknown"
 }

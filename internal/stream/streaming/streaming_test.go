@@ -18,13 +18,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/choria-io/prometheus-streams/internal/stream/embedded"
 )
 
 // The contract of carriers is run against a real server of NATS Streaming in the end-to-end tests. Here is what needs none.
 
 func good() Options {
-	return Options{URLs: []string{"nats://127.0.0.1:1"}, ClusterID: "c", ClientID: "me", Topic: "t"}
+	return Options{Server: access.Server{URLs: []string{"nats://127.0.0.1:1"}}, ClusterID: "c", ClientID: "me", Topic: "t"}
 }
 
 func TestOptions(t *testing.T) {
