@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	promconfig "github.com/prometheus/common/config"
 
 	"github.com/choria-io/prometheus-streams/internal/exposition"
 	"github.com/choria-io/prometheus-streams/internal/frame"
@@ -43,16 +42,6 @@ type Options struct {
 	Limits *frame.Limits
 	// TextBody asks targets for the old text format and keeps what they answer, for LastBody.
 	TextBody bool
-}
-
-// NewClient makes a client as Prometheus does for a scrape config without HTTP settings. It holds idle connections and
-// is meant to be shared by the scrapers of a process.
-func NewClient() (*http.Client, error) {
-	c, err := promconfig.NewClientFromConfig(promconfig.DefaultHTTPClientConfig, "prometheus-streams")
-	if err != nil {
-		return nil, fmt.Errorf("make the HTTP client of scrapes: %w", err)
-	}
-	return c, nil
 }
 
 // Scraper scrapes one target. It is used by one goroutine at a time.

@@ -127,7 +127,7 @@ func TestRequestIsAsPrometheusSendsIt(t *testing.T) {
 	}
 }
 
-func gzipped(t *testing.T, body []byte) []byte {
+func gzipped(t testing.TB, body []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)

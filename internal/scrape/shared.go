@@ -1,15 +1,11 @@
 package scrape
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"sync"
-
-	promconfig "github.com/prometheus/common/config"
 
 	"github.com/choria-io/prometheus-streams/internal/target"
 )
@@ -150,32 +146,4 @@ func (s *Shared) Reopen() error {
 		l.file.mu.Unlock()
 	}
 	return nil
-}
-
-// CheckClient tells whether a client can be made: whether its files are there and fit together.
-func CheckClient(c *target.Client) error {
-	made, err := makeClient(c)
-	if err != nil {
-		return err
-	}
-	made.CloseIdleConnections()
-	return nil
-}
-
-// makeClient makes a client as Prometheus does. Files with certificates and secrets are read again when they change.
-func makeClient(c *target.Client) (*http.Client, error) {
-	if c == nil {
-		return NewClient()
-	}
-	var options []promconfig.HTTPClientOption
-	if c.Socket != "" {
-		options = append(options, promconfig.WithDialContextFunc(func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
-		}))
-	}
-	made, err := promconfig.NewClientFromConfig(c.HTTP, c.Name, options...)
-	if err != nil {
-		return nil, fmt.Errorf("job %q: make the HTTP client of its scrapes: %w", c.Name, err)
-	}
-	return made, nil
 }
