@@ -48,7 +48,7 @@ func TestContestants(t *testing.T) {
 func TestReport(t *testing.T) {
 	load := Load{N: 2, M: 10, Interval: 5 * time.Second, Gzip: true}
 	run := func(name string, edge, lost float64) *Result {
-		return &Result{Contestant: name, Load: load, Floor: 0.5, Up: 1.234, Lost: lost, Roles: map[string]Use{Edge: {CPU: edge, Memory: 50}}}
+		return &Result{Contestant: name, Load: load, Floor: 0.5, Up: 1.234, Lost: lost, Roles: map[string]Use{Edge: {CPU: edge, Memory: 50, Anonymous: 20}}}
 	}
 	var b strings.Builder
 	if err := writeReport(&b, []*Result{run("a", 3, 0), run("b", 7, -1), run("a", 1, 0.5), run("a", 2, 0)}); err != nil {
@@ -56,8 +56,8 @@ func TestReport(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 	want := []string{
-		"| a | 2 × 10, 5s | 3 | 2.00 (1.00..3.00) | - | - | 2.00 | 0.50 | 4.0 | 50 | - | - | 1.23 | - | - | - | 50.000 |",
-		"| b | 2 × 10, 5s | 1 | 7.00 | - | - | 7.00 | 0.50 | 14.0 | 50 | - | - | 1.23 | - | - | - | - |",
+		"| a | 2 × 10, 5s | 3 | 2.00 (1.00..3.00) | - | - | 2.00 | 0.50 | 4.0 | 50 | 20 | - | - | 1.23 | - | - | - | 50.000 |",
+		"| b | 2 × 10, 5s | 1 | 7.00 | - | - | 7.00 | 0.50 | 14.0 | 50 | 20 | - | - | 1.23 | - | - | - | - |",
 	}
 	if got := strings.Join(lines[len(lines)-2:], "\n"); got != strings.Join(want, "\n") {
 		t.Errorf("rows\n%s\nwant\n%s", got, strings.Join(want, "\n"))

@@ -75,10 +75,10 @@ func writeReport(w io.Writer, results []*Result) error {
 		rows[i].runs = append(rows[i].runs, r)
 	}
 	out := bufio.NewWriter(w)
-	fmt.Fprintln(out, "CPU in seconds per million samples (user and system); memory is peak RSS in MiB; wire is edge to centre and back, all in, per sample.")
+	fmt.Fprintln(out, "CPU in seconds per million samples (user and system); memory is peak RSS in MiB, of which anonymous memory is the own, without the pages of the program and other files; wire is edge to centre and back, all in, per sample.")
 	fmt.Fprintln(out)
-	fmt.Fprintln(out, "| contestant | load | runs | edge CPU | transport CPU | central CPU | total CPU | floor CPU, same run | edge ÷ floor | edge MiB | transport MiB | central MiB | wire up B | wire down B | p50 ms | p99 ms | lost % |")
-	fmt.Fprintln(out, "|"+strings.Repeat(" --- |", 17))
+	fmt.Fprintln(out, "| contestant | load | runs | edge CPU | transport CPU | central CPU | total CPU | floor CPU, same run | edge ÷ floor | edge MiB | edge anonymous MiB | transport MiB | central MiB | wire up B | wire down B | p50 ms | p99 ms | lost % |")
+	fmt.Fprintln(out, "|"+strings.Repeat(" --- |", 18))
 	for _, row := range rows {
 		row.write(out)
 	}
@@ -101,6 +101,7 @@ func (row *row) write(w io.Writer) {
 			return edge(r) / r.Floor
 		}),
 		row.median("%.0f", func(r *Result) float64 { return r.Roles[Edge].Memory }),
+		row.median("%.0f", func(r *Result) float64 { return r.Roles[Edge].Anonymous }),
 		row.median("%.0f", func(r *Result) float64 { return r.Roles[Transport].Memory }),
 		row.median("%.0f", func(r *Result) float64 { return r.Roles[Central].Memory }),
 		row.median("%.2f", func(r *Result) float64 { return r.Up }),

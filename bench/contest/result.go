@@ -10,8 +10,9 @@ import (
 type Use struct {
 	// CPU seconds (user and system) per million samples that the targets served.
 	CPU float64
-	// Memory is the peak of resident memory in MiB since the start, added up over the role's processes.
-	Memory float64
+	// Memory is the peak of resident memory in MiB since the start, Anonymous that of it which is no page of a file; added
+	// up over the role's processes.
+	Memory, Anonymous float64
 }
 
 // Result is one run of one contestant.
@@ -53,9 +54,9 @@ func (r *Result) TotalCPU() float64 {
 
 // String is one line for the one who waits.
 func (r *Result) String() string {
-	line := fmt.Sprintf("%s: CPU s/M edge %.2f transport %.2f central %.2f (floor %.2f) | MiB %.0f %.0f %.0f | wire %.2f B/sample up %.2f down",
+	line := fmt.Sprintf("%s: CPU s/M edge %.2f transport %.2f central %.2f (floor %.2f) | MiB %.0f (%.0f anonymous) %.0f %.0f | wire %.2f B/sample up %.2f down",
 		r.Contestant, r.Roles[Edge].CPU, r.Roles[Transport].CPU, r.Roles[Central].CPU, r.Floor,
-		r.Roles[Edge].Memory, r.Roles[Transport].Memory, r.Roles[Central].Memory, r.Up, r.Down)
+		r.Roles[Edge].Memory, r.Roles[Edge].Anonymous, r.Roles[Transport].Memory, r.Roles[Central].Memory, r.Up, r.Down)
 	if r.P99 > 0 {
 		line += fmt.Sprintf(" | p50 %.0f p99 %.0f ms", r.P50, r.P99)
 	}
@@ -81,10 +82,12 @@ func (s *stage) result(from, to snapshot) (*Result, error) {
 	}
 	millions := float64(r.Served) / 1e6
 	for i, p := range s.procs {
-		use := Use{CPU: (to.cpu[i] - from.cpu[i]) / millions, Memory: p.peakMemory()}
+		use := Use{CPU: (to.cpu[i] - from.cpu[i]) / millions, Memory: p.peakMemory(), Anonymous: p.peakAnonymous()}
 		r.Procs[p.name] = use
 		role := r.Roles[p.role]
-		r.Roles[p.role] = Use{CPU: role.CPU + use.CPU, Memory: role.Memory + use.Memory}
+		r.Roles[p.role] = Use{
+			CPU: role.CPU + use.CPU, Memory: role.Memory + use.Memory, Anonymous: role.Anonymous + use.Anonymous,
+		}
 	}
 	if n := to.floorBy.Samples - from.floorBy.Samples; n > 0 {
 		r.Floor = (to.floor - from.floor) / (float64(n) / 1e6)
