@@ -82,10 +82,14 @@ func (h *house) poller(w waiting, o outlet) (*poller.Poller, error) {
 	c := h.cfg
 	limits := frame.DefaultLimits()
 	known, before := h.leftovers(w)
+	schemas := exposition.NewPackedSchemas(known...)
+	if o.format1 != nil { // each scrape is looked at by its labels
+		schemas = exposition.NewSchemas(known...)
+	}
 	guard := scrape.NewGuard(seriesLimit(c.Poller.SeriesLimit))
 	shared := &scrape.Shared{}
 	options := scrape.Options{
-		Shared: shared, Schemas: exposition.NewSchemas(known...), Buffers: &scrape.Buffers{}, Version: h.env.Version,
+		Shared: shared, Schemas: schemas, Buffers: &scrape.Buffers{}, Version: h.env.Version,
 		Self: h.env.Registry, Limits: &limits, TextBody: o.format1 != nil,
 		Guard: guard, Metrics: scrape.NewMetrics(h.env.Registry, guard),
 	}

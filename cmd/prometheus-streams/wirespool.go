@@ -81,7 +81,7 @@ func (h *house) leftovers(w waiting) (known []*frame.Schema, before *frame.Prede
 		if err == nil {
 			var schema *frame.Schema
 			if schema, err = frame.UnmarshalSchema(id, s.Message, limits); err == nil {
-				known = append(known, schema)
+				known = append(known, schema.Pack(s.Message))
 			}
 		}
 		if err != nil {

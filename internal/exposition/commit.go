@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
@@ -21,15 +20,9 @@ func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 		return l.refuse(l.bucketError())
 	}
 	l.extras.settle()
-	var old []frame.Series
-	var families []frame.Family
-	if l.catalog != nil {
-		old, families = l.catalog.schema.Series, l.catalog.schema.Families
-	}
-	missed, expired := l.age(len(old))
-	remade := l.catalog == nil || len(p.fresh) > 0 || expired || p.redescribed(families) || l.joined(old, families)
-	if remade {
-		c, err := l.remake(old, missed)
+	missed, expired := l.age(p.series())
+	if l.catalog == nil || len(p.fresh) > 0 || expired || p.redescribed() || l.joined() {
+		c, err := l.remake(missed)
 		if err != nil {
 			return l.refuse(err)
 		}
@@ -37,13 +30,13 @@ func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 	} else {
 		l.missed = missed
 		for i := range p.lines {
-			if ln := &p.lines[i]; int(ln.family) >= len(families) {
+			if ln := &p.lines[i]; int(ln.family) >= l.catalog.families {
 				ln.family = lostFamily
 			}
 		}
 	}
 	l.presence()
-	l.extras.sort(len(l.catalog.schema.Series))
+	l.extras.sort(l.catalog.schema.Len())
 	l.keep(kind, positional && !p.aliased && !p.conflict && l.tally.skipped.Ahead == 0)
 	l.blank, l.failed = false, nil
 	return l.parsed(), nil
@@ -73,8 +66,9 @@ func (l *Layout) age(n int) (missed []uint8, expired bool) {
 
 // remake makes the schema anew: what is absent for too long leaves, fresh series stand behind the one that they came
 // after, all else keeps its place.
-func (l *Layout) remake(old []frame.Series, missed []uint8) (*catalog, error) {
+func (l *Layout) remake(missed []uint8) (*catalog, error) {
 	p := l.pass
+	old := p.text().Series
 	n := len(old)
 	order := make([]int32, 0, n+len(p.fresh))
 	byAnchor := make([]int32, len(p.fresh))
@@ -91,7 +85,7 @@ func (l *Layout) remake(old []frame.Series, missed []uint8) (*catalog, error) {
 			byAnchor = byAnchor[1:]
 		}
 	}
-	family := l.attribute(old)
+	family := l.attribute()
 	series := make([]frame.Series, len(order))
 	place := make([]int32, n+len(p.fresh))
 	for i := range place {
@@ -100,7 +94,7 @@ func (l *Layout) remake(old []frame.Series, missed []uint8) (*catalog, error) {
 	used := make([]int32, len(p.families))
 	for i, s := range order {
 		place[s] = int32(i)
-		series[i] = frame.Series{Labels: l.labelsOf(old, s), Family: int(family[s])}
+		series[i] = frame.Series{Labels: p.labelsOf(s), Family: int(family[s])}
 		if int(s) < n {
 			series[i].Base = old[s].Base
 		} else {
@@ -133,8 +127,12 @@ func (l *Layout) remake(old []frame.Series, missed []uint8) (*catalog, error) {
 }
 
 // attribute gives the family of each series: that which was described last before its line, if the name fits.
-func (l *Layout) attribute(old []frame.Series) []int32 {
+func (l *Layout) attribute() []int32 {
 	p := l.pass
+	old, before := p.text().Series, p.text().Families
+	if p.familyIndex == nil {
+		p.families = before
+	}
 	n := len(old)
 	family := make([]int32, n+len(p.fresh))
 	for i := range family {
@@ -143,17 +141,13 @@ func (l *Layout) attribute(old []frame.Series) []int32 {
 			family[i] = int32(old[i].Family)
 		}
 	}
-	var before []frame.Family
-	if l.catalog != nil {
-		before = l.catalog.schema.Families
-	}
-	redescribed := p.redescribed(before)
+	redescribed := p.redescribed()
 	for i := range p.lines {
 		ln := &p.lines[i]
 		if ln.series == dropped || ln.family < 0 || !redescribed && family[ln.series] >= 0 && int(ln.family) < len(before) {
 			continue
 		}
-		if partOfFamily(l.labelsOf(old, ln.series).Get(model.MetricNameLabel), &p.families[ln.family]) {
+		if partOfFamily(p.labelsOf(ln.series).Get(model.MetricNameLabel), &p.families[ln.family]) {
 			family[ln.series] = ln.family
 		}
 	}
@@ -161,26 +155,22 @@ func (l *Layout) attribute(old []frame.Series) []int32 {
 }
 
 // joined tells whether a series that the schema has is found in a family that it was not known to be of.
-func (l *Layout) joined(old []frame.Series, families []frame.Family) bool {
-	p := l.pass
+func (l *Layout) joined() bool {
+	p, c := l.pass, l.catalog
 	for i := range p.lines {
 		ln := &p.lines[i]
-		if ln.series < 0 || ln.family < 0 || int(ln.series) >= len(old) ||
-			int(ln.family) < len(families) && old[ln.series].Family >= 0 {
+		if ln.series < 0 || ln.family < 0 || int(ln.series) >= p.series() ||
+			int(ln.family) < c.families && !c.single.Has(int(ln.series)) {
 			continue
 		}
-		if partOfFamily(old[ln.series].Labels.Get(model.MetricNameLabel), &p.families[ln.family]) {
+		if p.families == nil {
+			p.families = p.text().Families
+		}
+		if partOfFamily(p.labelsOf(ln.series).Get(model.MetricNameLabel), &p.families[ln.family]) {
 			return true
 		}
 	}
 	return false
-}
-
-func (l *Layout) labelsOf(old []frame.Series, s int32) labels.Labels {
-	if int(s) < len(old) {
-		return old[s].Labels
-	}
-	return l.pass.fresh[int(s)-len(old)].labels
 }
 
 // replace moves what the layout and the pass keep for each series to its new place, and families to theirs.
@@ -226,7 +216,7 @@ func (l *Layout) replace(order, place, families []int32, missed []uint8) {
 
 // presence notes in the column which series this exposition lacks.
 func (l *Layout) presence() {
-	n := len(l.catalog.schema.Series)
+	n := l.catalog.schema.Len()
 	l.column.Absent = nil
 	for i, present := range l.pass.present[:n] {
 		if present == sampled {
@@ -252,14 +242,14 @@ func (l *Layout) presence() {
 // keep makes the lines of the pass the skeleton for the next exposition.
 func (l *Layout) keep(kind kind, positional bool) {
 	p := l.pass
-	sk := &skeleton{catalog: l.catalog, kind: kind, positional: positional, arena: p.arena, lines: p.lines, tail: p.tail}
+	sk := &skeleton{catalog: l.catalog, kind: kind, positional: positional, lines: p.lines, tail: p.tail}
 	if positional {
 		sk.starts = l.extras.starts
 	}
 	if l.skeleton != nil && l.skeleton.equal(sk) {
 		return
 	}
-	sk.arena, sk.lines, sk.tail = bytes.Clone(p.arena), slices.Clone(p.lines), bytes.Clone(p.tail)
+	sk.lines, sk.tail = slices.Clone(p.lines), bytes.Clone(p.tail)
 	for i := range sk.lines {
 		if sk.lines[i].series != dropped {
 			sk.kept++

@@ -45,6 +45,7 @@ func (p *pass) describe(e textparse.Entry, parser textparse.Parser) {
 // familyOf finds a family by its name, or begins it.
 func (p *pass) familyOf(name []byte) int32 {
 	if p.familyIndex == nil {
+		p.families = p.text().Families
 		p.familyIndex = make(map[string]int32, len(p.families))
 		for i := range p.families {
 			p.familyIndex[p.families[i].Name] = int32(i)
@@ -82,6 +83,10 @@ func (p *pass) copyFamilies() {
 }
 
 // redescribed tells whether a family of the schema is described otherwise than there.
-func (p *pass) redescribed(old []frame.Family) bool {
-	return p.ownFamilies && !slices.Equal(p.families[:len(old)], old)
+func (p *pass) redescribed() bool {
+	if !p.ownFamilies {
+		return false
+	}
+	old := p.text().Families
+	return !slices.Equal(p.families[:len(old)], old)
 }

@@ -3,6 +3,7 @@ package exposition
 import (
 	"bytes"
 	"errors"
+	"hash/maphash"
 	"io"
 	"math"
 
@@ -15,14 +16,13 @@ import (
 // match compares an exposition with the skeleton, run by run, and takes its numbers into the column. A pos of -1 says
 // that all of it matched. Else line at was not found at pos, where the line before it ends.
 func (l *Layout) match(sk *skeleton, body []byte) (at, pos int) {
-	l.grow(len(sk.catalog.schema.Series))
+	l.grow(sk.catalog.schema.Len())
 	values, mantissas, exponents := l.column.Values, l.column.Mantissas, l.column.Exponents
-	arena, start := sk.arena, 0
+	seed := l.store.seed
 	for i := range sk.lines {
 		ln := &sk.lines[i]
-		end := int(ln.end)
-		from := pos + end - start
-		if from > len(body) || string(body[pos:from]) != string(arena[start:end]) {
+		from := pos + int(ln.size)
+		if from > len(body) || maphash.Bytes(seed, body[pos:from]) != ln.text {
 			return i, pos
 		}
 		n, next := parseNumber(body, from)
@@ -42,7 +42,7 @@ func (l *Layout) match(sk *skeleton, body []byte) (at, pos int) {
 				l.tally.skipped.Duplicates++
 			}
 		}
-		pos, start = next, end
+		pos = next
 	}
 	if string(body[pos:]) != string(sk.tail) {
 		return len(sk.lines), pos
@@ -113,9 +113,8 @@ func (l *Layout) resync(sk *skeleton, body []byte, at, pos int) bool {
 func (l *Layout) matchLine(sk *skeleton, at int, body []byte, pos int) int {
 	p := l.pass
 	ln := &sk.lines[at]
-	seg := sk.arena[sk.start(at):ln.end]
-	from := pos + len(seg)
-	if from > len(body) || string(body[pos:from]) != string(seg) {
+	from := pos + int(ln.size)
+	if from > len(body) || maphash.Bytes(l.store.seed, body[pos:from]) != ln.text {
 		return -1
 	}
 	n, next := parseNumber(body, from)
@@ -138,9 +137,9 @@ func (l *Layout) matchLine(sk *skeleton, at int, body []byte, pos int) int {
 	p.says |= ln.flags & (saysFamily | saysType)
 	id := int32(at)
 	if ln.flags&repeated != 0 {
-		id = sk.find(sk.keyOf(id))
+		id = sk.find(ln.key)
 	}
-	l.known(sk, id, seg, int(ln.key-sk.start(at)), n, ts)
+	l.known(sk, id, body[pos:from], n, ts)
 	return next
 }
 
@@ -164,7 +163,8 @@ func (l *Layout) lookUp(sk *skeleton, body []byte, pos, start int) (id int32, ne
 		return 0, -1
 	}
 	key, seg := body[start:keyEnd], body[pos:from]
-	if id = sk.find(key); id < 0 {
+	hash := l.hash(key)
+	if id = sk.find(hash); id < 0 {
 		exposed, ok := l.parseLine(body[start:next], key, n, ts)
 		if !ok || l.pass.family == lostFamily {
 			return 0, -1
@@ -172,7 +172,7 @@ func (l *Layout) lookUp(sk *skeleton, body []byte, pos, start int) (id int32, ne
 		if !l.rules.HonorTimestamps {
 			ts = frame.NoTimestamp
 		}
-		if l.unknown(key, seg, start-pos, n, ts, func(ls *labels.Labels) { *ls = exposed }) != nil {
+		if l.unknown(key, hash, seg, n, ts, func(ls *labels.Labels) { *ls = exposed }) != nil {
 			return 0, -1
 		}
 		return -1, next
@@ -180,7 +180,7 @@ func (l *Layout) lookUp(sk *skeleton, body []byte, pos, start int) (id int32, ne
 	if !l.rules.HonorTimestamps {
 		ts = frame.NoTimestamp
 	}
-	l.known(sk, id, seg, start-pos, n, ts)
+	l.known(sk, id, seg, n, ts)
 	return id, next
 }
 
@@ -246,7 +246,7 @@ func (l *Layout) comments(body []byte, from int) (next int, ok bool) {
 		}
 		p.describe(e, parser)
 	}
-	return next, !p.conflict && (l.catalog == nil || !p.redescribed(l.catalog.schema.Families))
+	return next, !p.conflict && !p.redescribed()
 }
 
 // endOfKey gives where the name and labels that start at i end, or -1.

@@ -107,7 +107,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("a 1\n"), "text/html; charset", byte(0))
 	f.Fuzz(func(t *testing.T, body []byte, contentType string, sel byte) {
 		rules := fuzzRules(sel)
-		l, r := NewLayout(rules, NewSchemas()), newReference(rules)
+		l, r := NewLayout(rules, NewPackedSchemas()), newReference(rules)
 		check(t, l, r, body, contentType)
 		check(t, l, r, body, contentType)
 		check(t, l, r, []byte("z 1\n"), textType)
@@ -133,7 +133,7 @@ func FuzzFastPath(f *testing.F) {
 			contentType = openMetricsType
 		}
 		rules := fuzzRules(sel)
-		l, r := NewLayout(rules, NewSchemas()), newReference(rules)
+		l, r := NewLayout(rules, NewPackedSchemas()), newReference(rules)
 		check(t, l, r, body, contentType)
 		check(t, l, r, body, contentType)
 		other := bytes.Clone(body)
@@ -332,6 +332,7 @@ func writeParsed(t testing.TB, w *Writer, p Parsed, target labels.Labels) (map[s
 // allSamples gives a sample for each series, an empty one for those that are absent.
 func allSamples(p Parsed, target labels.Labels) []Sample {
 	b := labels.NewBuilder(labels.EmptyLabels())
+	p.Schema = p.Schema.Open()
 	all := make([]Sample, len(p.Schema.Series))
 	for i := range all {
 		if p.Column.Absent.Has(i) {

@@ -181,7 +181,7 @@ func (l *Layout) parseBlank() (Parsed, error) {
 		}
 		l.catalog = l.store.catalog(s)
 	}
-	n := len(l.catalog.schema.Series)
+	n := l.catalog.schema.Len()
 	l.grow(n)
 	l.column.Absent = nil
 	if n > 0 {
@@ -205,7 +205,7 @@ func (l *Layout) unchanged() (Parsed, error) {
 		return l.commit(sk.kind, true)
 	}
 	l.tally.scraped, l.tally.postRelabel = len(sk.lines), sk.kept
-	l.extras.sort(len(l.catalog.schema.Series))
+	l.extras.sort(l.catalog.schema.Len())
 	return l.parsed(), nil
 }
 
@@ -236,17 +236,12 @@ func (l *Layout) refuse(err error) (Parsed, error) {
 	if len(l.failed) > 2*known+1000 {
 		clear(l.failed)
 	}
-	var old []frame.Series
-	if l.catalog != nil {
-		old = l.catalog.schema.Series
-	}
-	for i := range p.lines {
-		key := p.keyOf(i)
-		if ln := &p.lines[i]; ln.series != dropped && ln.flags&untaken == 0 && l.skeleton.find(key) < 0 {
+	for key, i := range p.freshKeys {
+		if ln := &p.lines[i]; ln.series != dropped && ln.flags&untaken == 0 {
 			if l.failed == nil {
 				l.failed = make(map[string]labels.Labels)
 			}
-			l.failed[string(key)] = l.labelsOf(old, ln.series)
+			l.failed[key] = p.labelsOf(ln.series)
 		}
 	}
 	if text := err.Error(); len(text) > maxErrorText {

@@ -1,6 +1,8 @@
 package exposition
 
 import (
+	"hash/maphash"
+
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
@@ -24,8 +26,7 @@ type tally struct {
 
 // pass is what one parse finds out that does not find all as it was. Its memory goes from layout to layout.
 type pass struct {
-	// arena, lines and tail become the next skeleton.
-	arena []byte
+	// lines and tail become the next skeleton.
 	lines []line
 	tail  []byte
 	// seen says for each line of the old skeleton that its key was there; only the first line of a key counts.
@@ -34,14 +35,20 @@ type pass struct {
 	present []presence
 	// fresh are the series that the schema lacks: their indices follow those of the schema.
 	fresh []freshSeries
-	// freshKeys finds in lines the first one of each key that the old skeleton lacks.
+	// freshKeys finds in lines the first one of each key that the old skeleton lacks, by the text of the key.
 	freshKeys map[string]int32
 	// freshLabels finds the first fresh series of a labels' hash; the others hang on it by next.
 	freshLabels map[uint64]int32
 	// anchor is the series of the schema that came last.
 	anchor int32
 
-	// families are those of the schema, as this exposition describes them, and then new ones.
+	// catalog is that of the layout, nil if it has none; old its schema with the text, once it was asked for, and index
+	// finds the series of that.
+	catalog *catalog
+	old     *frame.Schema
+	index   index
+
+	// families are those of the schema, as this exposition describes them, and then new ones; nil until asked for.
 	families    []frame.Family
 	familyIndex map[string]int32
 	described   []described
@@ -85,11 +92,6 @@ const (
 	describedUnit
 )
 
-func (p *pass) keyOf(i int) []byte {
-	l := &p.lines[i]
-	return p.arena[l.key : l.key+l.keyLen]
-}
-
 // open takes the memory of a pass and begins it.
 func (l *Layout) open() {
 	if l.pass == nil {
@@ -100,15 +102,51 @@ func (l *Layout) open() {
 	}
 	p := l.pass
 	*p = pass{
-		arena: p.arena[:0], lines: p.lines[:0], tail: p.tail[:0], seen: p.seen[:0], present: p.present[:0], fresh: p.fresh[:0],
+		lines: p.lines[:0], tail: p.tail[:0], seen: p.seen[:0], present: p.present[:0], fresh: p.fresh[:0],
 		freshKeys: p.freshKeys, freshLabels: p.freshLabels, described: p.described[:0], scratch: p.scratch,
-		anchor: -1, family: noFamily,
+		anchor: -1, family: noFamily, catalog: l.catalog, index: index{memory: p.index.memory},
 	}
 	clear(p.freshKeys)
 	clear(p.freshLabels)
-	if l.catalog != nil {
-		p.families = l.catalog.schema.Families
+}
+
+// series is how many the schema has.
+func (p *pass) series() int {
+	if p.catalog == nil {
+		return 0
 	}
+	return p.catalog.schema.Len()
+}
+
+// text is what the schema says in words: empty without one.
+func (p *pass) text() *frame.Text {
+	if p.catalog == nil {
+		return &frame.Text{}
+	}
+	if p.old == nil {
+		p.old = p.catalog.schema.Open()
+	}
+	return p.old.Text
+}
+
+// labelsOf gives the labels of a series of the schema, or of a fresh one.
+func (p *pass) labelsOf(s int32) labels.Labels {
+	if n := p.series(); int(s) >= n {
+		return p.fresh[int(s)-n].labels
+	}
+	return p.text().Series[s].Labels
+}
+
+// find gives the index in the schema of the series with these labels, or -1.
+func (p *pass) find(ls labels.Labels) int32 {
+	series := p.text().Series
+	if p.index.slots == nil {
+		p.index.begin(len(series))
+		for i := range series {
+			p.index.add(series[i].Labels.Hash(), int32(i), func(int32) bool { return false })
+		}
+	}
+	return p.index.find(ls.Hash(), func(i int32) bool { return labels.Equal(series[i].Labels, ls) })
 }
 
 // shut ends the pass and gives its memory back.
@@ -119,24 +157,21 @@ func (l *Layout) shut() {
 	}
 	l.pass = nil
 	clear(p.fresh[:cap(p.fresh)])
-	p.families, p.familyIndex = nil, nil
-	if cap(p.arena) <= largestPass {
+	p.families, p.familyIndex, p.catalog, p.old = nil, nil, nil, nil
+	if cap(p.lines) <= largestPass {
 		l.store.passes.Put(p)
 	}
 }
 
-// largestPass is the largest memory of a pass, by its lines, that is kept.
-const largestPass = 16 << 20
+// largestPass is how many lines the memory of a pass may be for to be kept.
+const largestPass = 100_000
 
 // own takes the first n lines of the old skeleton over as they are; their samples are in the column already.
 func (l *Layout) own(sk *skeleton, n int) {
 	l.open()
 	l.tally = tally{latest: l.tally.latest}
 	p := l.pass
-	series := 0
-	if l.catalog != nil {
-		series = len(l.catalog.schema.Series)
-	}
+	series := p.series()
 	l.grow(series)
 	p.present = append(p.present, make([]presence, series)...)
 	if sk != nil {
@@ -145,7 +180,6 @@ func (l *Layout) own(sk *skeleton, n int) {
 	if n == 0 {
 		return
 	}
-	p.arena = append(p.arena, sk.arena[:sk.lines[n-1].end]...)
 	p.lines = append(p.lines, sk.lines[:n]...)
 	p.family, p.typ = sk.lines[n-1].family, sk.lines[n-1].typ
 	l.tally.scraped = n
@@ -167,7 +201,7 @@ func (l *Layout) own(sk *skeleton, n int) {
 }
 
 // known takes a sample of a line that the old skeleton has at id: the first one of its key there.
-func (l *Layout) known(sk *skeleton, id int32, seg []byte, keyAt int, n number, ts int64) {
+func (l *Layout) known(sk *skeleton, id int32, seg []byte, n number, ts int64) {
 	p := l.pass
 	old := &sk.lines[id]
 	l.tally.scraped++
@@ -177,11 +211,11 @@ func (l *Layout) known(sk *skeleton, id int32, seg []byte, keyAt int, n number, 
 		p.anchor = old.series
 	}
 	p.seen[id] = true
-	p.add(seg, keyAt, int(old.keyLen), old.series, flags)
+	l.add(seg, old.key, old.series, flags)
 }
 
-// unknown takes a sample of a line that the old skeleton lacks. exposed gives its labels.
-func (l *Layout) unknown(key, seg []byte, keyAt int, n number, ts int64, exposed func(*labels.Labels)) error {
+// unknown takes a sample of a line that the old skeleton lacks. hash is that of its key; exposed gives its labels.
+func (l *Layout) unknown(key []byte, hash uint64, seg []byte, n number, ts int64, exposed func(*labels.Labels)) error {
 	p := l.pass
 	l.tally.scraped++
 	if first, ok := p.freshKeys[string(key)]; ok {
@@ -194,7 +228,7 @@ func (l *Layout) unknown(key, seg []byte, keyAt int, n number, ts int64, exposed
 				p.lines[first].flags &^= untaken
 			}
 		}
-		p.add(seg, keyAt, len(key), series, flags)
+		l.add(seg, hash, series, flags)
 		return nil
 	}
 	kept, cached := l.failed[string(key)]
@@ -217,7 +251,7 @@ func (l *Layout) unknown(key, seg []byte, keyAt int, n number, ts int64, exposed
 		p.freshKeys = make(map[string]int32)
 	}
 	p.freshKeys[string(key)] = id
-	p.add(seg, keyAt, len(key), series, flags)
+	l.add(seg, hash, series, flags)
 	return nil
 }
 
@@ -243,14 +277,11 @@ func (l *Layout) enter(exposed labels.Labels, n number) (int32, error) {
 // place gives the index of the series with these labels of a schema, a new one if need be.
 func (l *Layout) place(ls labels.Labels, n number) int32 {
 	p := l.pass
-	old := int32(0)
-	if l.catalog != nil {
-		if i := l.catalog.find(ls); i >= 0 {
-			p.anchor = i
-			return i
-		}
-		old = int32(len(l.catalog.schema.Series))
+	if i := p.find(ls); i >= 0 {
+		p.anchor = i
+		return i
 	}
+	old := int32(p.series())
 	if i := p.findFresh(ls); i >= 0 {
 		return old + i
 	}
@@ -375,13 +406,15 @@ func (l *Layout) latest() int64 {
 	return l.tally.latest
 }
 
-// add appends a line to the skeleton in the making: seg holds its bytes up to the value, the key at keyAt.
-func (p *pass) add(seg []byte, keyAt, keyLen int, series int32, flags lineFlags) {
-	key := len(p.arena) + keyAt
-	p.arena = append(p.arena, seg...)
+// add appends a line to the skeleton in the making: seg holds its bytes up to the value, key is the hash of the key.
+func (l *Layout) add(seg []byte, key uint64, series int32, flags lineFlags) {
+	p := l.pass
 	p.lines = append(p.lines, line{
-		end: uint32(len(p.arena)), key: uint32(key), keyLen: uint32(keyLen),
+		text: l.hash(seg), key: key, size: uint32(len(seg)),
 		series: series, family: p.family, typ: p.typ, flags: flags | p.says,
 	})
 	p.says = 0
 }
+
+// hash is that of lines and keys in skeletons.
+func (l *Layout) hash(text []byte) uint64 { return maphash.Bytes(l.store.seed, text) }

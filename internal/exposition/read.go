@@ -1,7 +1,6 @@
 package exposition
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -88,10 +87,10 @@ func (r *reader) sample() error {
 	if stamp != nil && l.rules.HonorTimestamps {
 		ts = *stamp
 	}
-	seg, keyAt := key, 0
+	seg := key
 	if r.positional {
-		if at, start, exact, end := r.locate(key, stamp, v); end >= 0 {
-			seg, keyAt, n, r.done = r.body[r.done:start], at-r.done, exact, end
+		if start, exact, end := r.locate(key, stamp, v); end >= 0 {
+			seg, n, r.done = r.body[r.done:start], exact, end
 		} else {
 			r.positional = false
 		}
@@ -99,7 +98,7 @@ func (r *reader) sample() error {
 	if x := l.extra; x != nil {
 		x.int, x.float = nil, nil
 	}
-	return r.take(key, seg, keyAt, n, ts)
+	return r.take(key, seg, n, ts)
 }
 
 // histogram takes a native histogram. It never stands in a format that is compared by position.
@@ -114,28 +113,28 @@ func (r *reader) histogram() error {
 	if stamp != nil && l.rules.HonorTimestamps {
 		ts = *stamp
 	}
-	return r.take(key, key, 0, number{}, ts)
+	return r.take(key, key, number{}, ts)
 }
 
 // take gives a sample to the layout.
-func (r *reader) take(key, seg []byte, keyAt int, n number, ts int64) error {
+func (r *reader) take(key, seg []byte, n number, ts int64) error {
 	l := r.l
-	sk := l.skeleton
-	if id := r.find(sk, key); id >= 0 {
-		l.known(sk, id, seg, keyAt, n, ts)
-	} else if err := l.unknown(key, seg, keyAt, n, ts, func(ls *labels.Labels) { r.parser.Labels(ls) }); err != nil {
+	sk, hash := l.skeleton, l.hash(key)
+	if id := r.find(sk, hash); id >= 0 {
+		l.known(sk, id, seg, n, ts)
+	} else if err := l.unknown(key, hash, seg, n, ts, func(ls *labels.Labels) { r.parser.Labels(ls) }); err != nil {
 		return err
 	}
 	return l.tally.fatal
 }
 
 // find gives the first line of the old skeleton with this key, or -1.
-func (r *reader) find(sk *skeleton, key []byte) int32 {
+func (r *reader) find(sk *skeleton, key uint64) int32 {
 	if sk == nil {
 		return -1
 	}
 	id := int32(r.next)
-	if r.next >= len(sk.lines) || sk.lines[r.next].flags&(repeated|untaken) != 0 || !bytes.Equal(sk.keyOf(id), key) {
+	if r.next >= len(sk.lines) || sk.lines[r.next].flags&(repeated|untaken) != 0 || sk.lines[id].key != key {
 		if id = sk.find(key); id < 0 {
 			return -1
 		}
@@ -144,39 +143,39 @@ func (r *reader) find(sk *skeleton, key []byte) int32 {
 	return id
 }
 
-// locate finds the sample in the body: where its key and its value start and where its line ends. An end of -1 says
+// locate finds the sample in the body: where its value starts and where its line ends. An end of -1 says
 // that the line is none for the fast path: it does not look as if our own reading of it were the parser's.
-func (r *reader) locate(key []byte, stamp *int64, v float64) (at, start int, n number, end int) {
+func (r *reader) locate(key []byte, stamp *int64, v float64) (start int, n number, end int) {
 	b := r.body
-	at = cap(b) - cap(key)
+	at := cap(b) - cap(key)
 	keyEnd := at + len(key)
 	if at < r.done || keyEnd > len(b) {
-		return 0, 0, n, -1
+		return 0, n, -1
 	}
 	if r.kind == kindText {
 		start = skipBlank(b, keyEnd)
 	} else if start = keyEnd + 1; start > len(b) || b[keyEnd] != ' ' {
-		return 0, 0, n, -1
+		return 0, n, -1
 	}
 	if start == 0 || start == keyEnd && b[start-1] != '}' {
-		return 0, 0, n, -1
+		return 0, n, -1
 	}
 	n, end = parseNumber(b, start)
 	if end < 0 || math.Float64bits(n.value) != math.Float64bits(v) {
-		return 0, 0, n, -1
+		return 0, n, -1
 	}
 	if r.kind == kindOpenMetrics {
 		if end == len(b) || stamp != nil {
-			return 0, 0, n, -1
+			return 0, n, -1
 		}
 		if b[end] != '\n' {
 			_, end = readExemplar(b, end, &r.l.exemplarLabels)
 		}
-		return at, start, n, end
+		return start, n, end
 	}
 	ts, end := parseSuffix(b, end)
 	if end < 0 || (stamp == nil) != (ts == frame.NoTimestamp) || stamp != nil && *stamp != ts {
-		return 0, 0, n, -1
+		return 0, n, -1
 	}
-	return at, start, n, end
+	return start, n, end
 }

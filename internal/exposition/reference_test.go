@@ -315,6 +315,7 @@ func (r *reference) compare(want refResult, got Parsed, err error) error {
 	if err != nil {
 		return err
 	}
+	got.Schema = got.Schema.Open()
 	if len(c.Values) != len(got.Schema.Series) {
 		return fmt.Errorf("%d values for %d series", len(c.Values), len(got.Schema.Series))
 	}

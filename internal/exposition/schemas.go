@@ -1,20 +1,23 @@
 package exposition
 
 import (
+	"hash/maphash"
 	"math/bits"
 	"runtime"
+	"slices"
 	"sync"
 	"weak"
-
-	"github.com/cespare/xxhash/v2"
-	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
 // Schemas holds what the layouts of all targets share: targets of equal shape have one schema, and one copy of the
-// lines of their exposition. What no layout uses any more is let go. It is safe for concurrent use.
+// lines of their expositions. What no layout uses any more is let go. It is safe for concurrent use.
 type Schemas struct {
+	packed bool
+	// seed is the secret of the hashes of lines.
+	seed maphash.Seed
+
 	mu sync.Mutex
 	// known are schemas from before the start, until a layout asks for their shape.
 	known     map[frame.SchemaID]*frame.Schema
@@ -25,8 +28,16 @@ type Schemas struct {
 }
 
 // NewSchemas makes a store that finds the known schemas again, so that a restart gives the same series the same id.
-func NewSchemas(known ...*frame.Schema) *Schemas {
+func NewSchemas(known ...*frame.Schema) *Schemas { return newSchemas(false, known) }
+
+// NewPackedSchemas is NewSchemas for those who seldom ask for labels: the schemas that its layouts give are packed, and
+// those known had better be.
+func NewPackedSchemas(known ...*frame.Schema) *Schemas { return newSchemas(true, known) }
+
+func newSchemas(packed bool, known []*frame.Schema) *Schemas {
 	s := &Schemas{
+		packed:    packed,
+		seed:      maphash.MakeSeed(),
 		known:     make(map[frame.SchemaID]*frame.Schema, len(known)),
 		catalogs:  make(map[frame.SchemaID]weak.Pointer[catalog]),
 		skeletons: make(map[uint64]weak.Pointer[skeleton]),
@@ -45,11 +56,16 @@ func (s *Schemas) catalog(made *frame.Schema) *catalog {
 	if c := s.catalogs[shape].Value(); c != nil {
 		return c
 	}
+	c := newCatalog(made)
 	if k := s.known[shape]; k != nil {
-		made = k
+		c.schema = k
 		delete(s.known, shape)
 	}
-	c := &catalog{schema: made}
+	if s.packed {
+		c.schema = c.schema.Pack(nil)
+	} else {
+		c.schema = c.schema.Open()
+	}
 	p := weak.Make(c)
 	s.catalogs[shape] = p
 	runtime.AddCleanup(c, func(shape frame.SchemaID) {
@@ -64,7 +80,7 @@ func (s *Schemas) catalog(made *frame.Schema) *catalog {
 
 // skeleton gives the shared skeleton equal to sk, which is kept if there is none.
 func (s *Schemas) skeleton(sk *skeleton) *skeleton {
-	hash := sk.hash()
+	hash := sk.hash(s.seed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.skeletons[hash].Value(); old != nil {
@@ -85,38 +101,48 @@ func (s *Schemas) skeleton(sk *skeleton) *skeleton {
 	return sk
 }
 
-// catalog is a schema with a way to find a series in it. It is immutable but for the index, made when first wanted.
+// catalog is a schema, which may be packed, with what each parse asks of it. It is immutable.
 type catalog struct {
-	schema *frame.Schema
-	once   sync.Once
-	index  index
+	schema   *frame.Schema
+	families int          // how many it has
+	single   frame.Bitmap // series that are of no family; nil if there are none
 }
 
-// find gives the index of the series with these labels, or -1.
-func (c *catalog) find(ls labels.Labels) int32 {
-	c.once.Do(func() {
-		c.index = newIndex(len(c.schema.Series))
-		for i := range c.schema.Series {
-			c.index.add(c.schema.Series[i].Labels.Hash(), int32(i), func(int32) bool { return false })
+func newCatalog(s *frame.Schema) *catalog {
+	c := &catalog{schema: s, families: len(s.Families)}
+	for i := range s.Series {
+		if s.Series[i].Family >= 0 {
+			continue
 		}
-	})
-	return c.index.find(ls.Hash(), func(i int32) bool { return labels.Equal(c.schema.Series[i].Labels, ls) })
-}
-
-// index is an open hash table of small integers that name their keys: eight bytes for each.
-type index struct {
-	slots []int32
-	shift int
-}
-
-func newIndex(n int) index {
-	size := max(2, 2*n)
-	log := bits.Len(uint(size - 1))
-	slots := make([]int32, 1<<log)
-	for i := range slots {
-		slots[i] = -1
+		if c.single == nil {
+			c.single = frame.NewBitmap(len(s.Series))
+		}
+		c.single.Set(i)
 	}
-	return index{slots: slots, shift: 64 - log}
+	return c
+}
+
+// index is an open hash table of small integers that name their keys: eight bytes for each, or twice as many.
+type index struct {
+	slots  []int32
+	memory []int32 // of the slots
+	shift  int
+}
+
+func newIndex(n int) (x index) {
+	x.begin(n)
+	return x
+}
+
+// begin makes the index one for n keys, of which there is none yet.
+func (x *index) begin(n int) {
+	log := bits.Len(uint(max(2, 2*n) - 1))
+	x.memory = slices.Grow(x.memory[:0], 1<<log)
+	x.slots = x.memory[:1<<log]
+	for i := range x.slots {
+		x.slots[i] = -1
+	}
+	x.shift = 64 - log
 }
 
 // find gives the entry of this hash for which equal holds, or -1.
@@ -144,5 +170,3 @@ func (x index) add(hash uint64, entry int32, equal func(int32) bool) {
 		}
 	}
 }
-
-func hashBytes(b []byte) uint64 { return xxhash.Sum64(b) }

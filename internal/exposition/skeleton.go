@@ -3,40 +3,43 @@ package exposition
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/maphash"
 	"slices"
 	"sync"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/common/model"
 )
 
-// skeleton is an exposition without its values: its lines in order, each with the series that it gives. It is immutable
-// but for the index, and shared by the targets that expose the same.
+// skeleton is an exposition without its values: its lines in order, each with the series that it gives. Of their text it
+// has hashes alone, 64 bits of a hash with a secret of this process: the text itself would take several times the memory
+// of all the rest, and that a changed line has the hash of the one in its place is less likely (2⁻⁶⁴) than a fault of
+// the memory that would hold it. It is immutable but for the index, and shared by the targets that expose the same.
 type skeleton struct {
 	catalog *catalog
 	kind    kind
-	// positional says that the arena holds all bytes of the exposition but the values, so that the next one can be
-	// compared with it. Else it holds the keys alone.
+	// positional says that the lines tell of all bytes of the exposition but the values and the tail, so that the next
+	// one can be compared with it. Else they tell of the keys alone.
 	positional bool
-	arena      []byte
 	lines      []line
 	// tail is what follows the last value.
 	tail []byte
 	// kept is the number of lines that relabelling does not drop.
 	kept int
-	// starts are the start timestamps by series, nil if there are none: what gives them stands in the arena, so that
-	// they are the same whenever it is.
+	// starts are the start timestamps by series, nil if there are none: what gives them stands between the lines, so that
+	// they are the same whenever those are.
 	starts []int64
 
 	once  sync.Once
 	index index
 }
 
-// line is one sample line. Its bytes up to the value reach in the arena from the end of the line before it to end.
+// line is one sample line.
 type line struct {
-	end    uint32
-	key    uint32
-	keyLen uint32
+	// text is the hash of its bytes up to the value, from the end of the value before it; size is how many they are.
+	text uint64
+	// key is the hash of its name and labels, as they are written.
+	key  uint64
+	size uint32
 	// series is the index of its series, or dropped.
 	series int32
 	// family is the index of the family that was described last before the line, or noFamily or lostFamily.
@@ -87,13 +90,8 @@ func metricTypeOf(t model.MetricType) metricType {
 	return 0
 }
 
-func (sk *skeleton) keyOf(i int32) []byte {
-	l := &sk.lines[i]
-	return sk.arena[l.key : l.key+l.keyLen]
-}
-
 // find gives the first line with this key, or -1. A line whose sample was not taken is none: its series was forgotten.
-func (sk *skeleton) find(key []byte) int32 {
+func (sk *skeleton) find(key uint64) int32 {
 	if sk == nil {
 		return -1
 	}
@@ -103,36 +101,26 @@ func (sk *skeleton) find(key []byte) int32 {
 			if sk.lines[i].flags&untaken != 0 {
 				continue
 			}
-			k := sk.keyOf(int32(i))
-			sk.index.add(hashBytes(k), int32(i), func(j int32) bool { return bytes.Equal(sk.keyOf(j), k) })
+			k := sk.lines[i].key
+			sk.index.add(k, int32(i), func(j int32) bool { return sk.lines[j].key == k })
 		}
 	})
-	return sk.index.find(hashBytes(key), func(i int32) bool { return bytes.Equal(sk.keyOf(i), key) })
-}
-
-// start gives where in the arena line i begins.
-func (sk *skeleton) start(i int) uint32 {
-	if i == 0 {
-		return 0
-	}
-	return sk.lines[i-1].end
+	return sk.index.find(key, func(i int32) bool { return sk.lines[i].key == key })
 }
 
 func (sk *skeleton) equal(o *skeleton) bool {
 	return sk.catalog == o.catalog && sk.kind == o.kind && sk.positional == o.positional &&
-		bytes.Equal(sk.arena, o.arena) && slices.Equal(sk.lines, o.lines) && bytes.Equal(sk.tail, o.tail) &&
-		slices.Equal(sk.starts, o.starts)
+		slices.Equal(sk.lines, o.lines) && bytes.Equal(sk.tail, o.tail) && slices.Equal(sk.starts, o.starts)
 }
 
-func (sk *skeleton) hash() uint64 {
-	h := xxhash.New()
+func (sk *skeleton) hash(seed maphash.Seed) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
 	_, _ = h.Write(sk.catalog.schema.ID[:])
-	_, _ = h.Write(sk.arena)
 	_, _ = h.Write(sk.tail)
 	var b [8]byte
 	for i := range sk.lines {
-		binary.LittleEndian.PutUint32(b[:], uint32(sk.lines[i].series))
-		binary.LittleEndian.PutUint32(b[4:], uint32(sk.lines[i].flags)<<16|uint32(sk.lines[i].family))
+		binary.LittleEndian.PutUint64(b[:], sk.lines[i].text)
 		_, _ = h.Write(b[:])
 	}
 	return h.Sum64()

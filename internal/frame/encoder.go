@@ -123,7 +123,7 @@ func closeFrame(dst []byte, body int, epoch uint64, f *RawFrame, s *Schema, c *C
 	scratch := 64
 	if s != nil {
 		id = s.ID
-		scratch = max(scratch, min(sumBytes, 8*len(s.Series)))
+		scratch = max(scratch, min(sumBytes, 8*s.Len()))
 	}
 	n := len(dst)
 	dst = slices.Grow(dst, scratch+binary.MaxVarintLen64+4)
@@ -171,7 +171,7 @@ func AppendEpochEnd(dst []byte, epoch uint64, timeMs int64) []byte {
 // AppendScrape appends the frame of a scrape that succeeded. It neither keeps nor changes the column. The only error
 // is a column that does not fit the schema; nothing is appended then.
 func (e *Encoder) AppendScrape(dst []byte, timeMs int64, rep Report, s *Schema, c *Column) ([]byte, error) {
-	if err := c.check(len(s.Series)); err != nil {
+	if err := c.check(s.Len()); err != nil {
 		return dst, fmt.Errorf("schema %s: %w", s.ID, err)
 	}
 	if age := timeMs - e.started; e.index >= e.length || age < 0 || age >= e.opts.maxAge().Milliseconds() {
@@ -206,7 +206,7 @@ func (e *Encoder) appendKeyframe(dst []byte, timeMs int64, rep Report, s *Schema
 	dst = binary.AppendUvarint(dst, mask)
 	dst = appendClasses(dst, s, e.classes)
 
-	st := e.take(len(s.Series))
+	st := e.take(s.Len())
 	base := baseState(s, e.classes, st.integers, &e.div)
 	dst = e.appendValues(dst, timeMs, c, base, st)
 	if mask != 0 {
@@ -244,7 +244,7 @@ func (e *Encoder) appendSamples(dst []byte, timeMs int64, rep Report, s *Schema,
 		o := seriesOrigins(base.schema, s)
 		start := len(dst)
 		dst = append(dst, s.ID[:]...)
-		dst = o.append(dst, len(base.schema.Series))
+		dst = o.append(dst, base.schema.Len())
 		dst = endSection(dst, start, keyChange)
 		base = base.change(s, o, &e.div)
 		inPlace = true
@@ -255,7 +255,7 @@ func (e *Encoder) appendSamples(dst []byte, timeMs int64, rep Report, s *Schema,
 	case inPlace:
 		st = base
 	default:
-		st = e.take(len(s.Series))
+		st = e.take(s.Len())
 	}
 	dst = e.appendValues(dst, timeMs, c, base, st)
 	e.settle(mask, st)

@@ -19,7 +19,7 @@ func (e *Encoder) adopt(s *Schema) {
 	}
 	was := e.schema
 	e.schema = s
-	fresh := make([]habit, len(s.Series))
+	fresh := make([]habit, s.Len())
 	for i := range fresh {
 		fresh[i] = s.habit(i)
 	}
@@ -28,7 +28,7 @@ func (e *Encoder) adopt(s *Schema) {
 		return
 	}
 	o := seriesOrigins(was, s)
-	changed := len(was.Series)
+	changed := was.Len()
 	for i, j := range o {
 		if j >= 0 {
 			fresh[i] = e.habits[j]
@@ -39,7 +39,7 @@ func (e *Encoder) adopt(s *Schema) {
 	}
 	e.habits = fresh
 	e.groups = nil
-	if 4*changed > len(s.Series) {
+	if 4*changed > s.Len() {
 		e.Reset() // a keyframe tells as much
 	}
 }
@@ -47,7 +47,7 @@ func (e *Encoder) adopt(s *Schema) {
 // habit is that of a row of which only the base is known.
 func (s *Schema) habit(i int) habit {
 	switch c := s.classes[i]; {
-	case s.Series[i].Base == 0:
+	case s.base(i) == 0:
 		return habit{}
 	case c > classShift && c < classFloat && s.pred[i] != 0:
 		return habit{score: habitKnown}
@@ -60,14 +60,15 @@ func (s *Schema) habit(i int) habit {
 
 // chooseClasses sets the classes of a keyframe's rows.
 func (e *Encoder) chooseClasses(s *Schema, c *Column) {
-	if cap(e.classes) < len(s.Series) {
-		e.classes = make([]uint8, len(s.Series))
+	n := s.Len()
+	if cap(e.classes) < n {
+		e.classes = make([]uint8, n)
 	}
-	e.classes = e.classes[:len(s.Series)]
+	e.classes = e.classes[:n]
 	for i, v := range c.Values {
 		h := &e.habits[i]
 		if e.hidden.Has(i) {
-			v = s.Series[i].Base
+			v = s.base(i)
 		}
 		class := h.class
 		if _, ok := mantissa(v, e.div[class]); !ok || v != 0 && h.score&habitKnown == 0 {

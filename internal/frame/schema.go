@@ -31,14 +31,21 @@ func ParseSchemaID(s string) (id SchemaID, err error) {
 // targets whose series differ in the target's labels only.
 type Schema struct {
 	// ID is the hash of all that follows.
-	ID       SchemaID
-	Families []Family
-	Series   []Series
+	ID SchemaID
+	// Text is nil in a schema that Pack gave.
+	*Text
 
 	shape   SchemaID
 	bytes   int64
 	classes []uint8 // of the bases
 	pred    []uint8 // how many rows back the row stands that predicts this one; 0 is none
+	packed  *packed // in place of the text
+}
+
+// Text is what a schema says in words.
+type Text struct {
+	Families []Family
+	Series   []Series
 }
 
 // NewSchema checks families and series, computes the ids, and keeps the two slices: they must not be changed any more.
@@ -46,7 +53,7 @@ type Schema struct {
 // Refused are labels that are not in order of their names, series with equal labels (what a target exposes twice has
 // to be told apart or dropped before), family indexes out of range, text that is not UTF-8, and whatever is above lim.
 func NewSchema(families []Family, series []Series, lim Limits) (*Schema, error) {
-	s := &Schema{Families: families, Series: series}
+	s := &Schema{Text: &Text{Families: families, Series: series}}
 	if err := s.check(lim); err != nil {
 		return nil, fmt.Errorf("schema: %w", err)
 	}
@@ -74,6 +81,17 @@ func hash(domain string, content []byte) (id SchemaID) {
 	h.Write(content)
 	copy(id[:], h.Sum(nil))
 	return id
+}
+
+// Len is the number of series.
+func (s *Schema) Len() int { return len(s.classes) }
+
+// base is the base value of series i.
+func (s *Schema) base(i int) float64 {
+	if s.packed != nil {
+		return s.packed.bases[i]
+	}
+	return s.Series[i].Base
 }
 
 // Shape is the hash without the base values: two schemas have the same one if they name the same series of the same

@@ -171,6 +171,15 @@ func (r *reader) bases(n int, set func(i int, v float64)) {
 
 // parseContent reads the canonical content.
 func parseContent(content []byte, lim Limits) (*Schema, error) {
+	t, err := parseText(content, lim)
+	if err != nil {
+		return nil, fmt.Errorf("schema: %w", err)
+	}
+	return NewSchema(t.Families, t.Series, lim)
+}
+
+// parseText reads the canonical content of a schema without a look at whether it fits together.
+func parseText(content []byte, lim Limits) (*Text, error) {
 	r := &reader{b: content}
 	families := make([]Family, r.count("families", lim.Families, 4))
 	for i := range families {
@@ -188,9 +197,9 @@ func parseContent(content []byte, lim Limits) (*Schema, error) {
 		r.malformed("%d bytes too many", len(r.b))
 	}
 	if r.err != nil {
-		return nil, fmt.Errorf("schema: %w", r.err)
+		return nil, r.err
 	}
-	return NewSchema(families, series, lim)
+	return &Text{Families: families, Series: series}, nil
 }
 
 // sameBase compares bit for bit.

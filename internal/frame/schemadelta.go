@@ -56,6 +56,7 @@ func (o origins) increasing() {
 
 // seriesOrigins matches the series of two schemas by their labels.
 func seriesOrigins(from, to *Schema) origins {
+	from, to = from.Open(), to.Open()
 	o := make(origins, len(to.Series))
 	a, b := 0, len(to.Series)
 	for a < b && a < len(from.Series) && labels.Equal(from.Series[a].Labels, to.Series[a].Labels) {
@@ -240,7 +241,7 @@ func (s *Schema) appendDelta(dst []byte, parent *Schema) []byte {
 // parseDelta is the other side of appendDelta.
 func parseDelta(content []byte, parent *Schema, lim Limits) (*Schema, error) {
 	r := &reader{b: content}
-	s := &Schema{}
+	s := &Schema{Text: &Text{}}
 	moved := s.parseFamilies(r, parent, lim)
 	s.parseSeries(r, parent, moved, lim)
 	if r.err == nil && len(r.b) > 0 {

@@ -22,14 +22,19 @@ const (
 	zstdWindow = 8 << 20
 )
 
-// Marshal gives the schema's message in full form, which can be read alone.
+// Marshal gives the schema's message in full form, which can be read alone. That of a packed schema is shared: it must
+// not be changed.
 func (s *Schema) Marshal() []byte {
+	if s.packed != nil {
+		return s.packed.message
+	}
 	return marshal(0, nil, s.content(), nil)
 }
 
 // MarshalDelta gives the schema's message as a change of parent: small if the two have most series in common, but
 // readable only together with the parent's message. The id is the same in either form.
 func (s *Schema) MarshalDelta(parent *Schema) []byte {
+	s, parent = s.Open(), parent.Open()
 	return marshal(formDelta, parent.ID[:], s.appendDelta(nil, parent), parent.content())
 }
 
@@ -67,18 +72,21 @@ func compress(content, dict []byte) ([]byte, bool) {
 	}
 	defer w.Close()
 	data := w.EncodeAll(content, nil)
-	if len(data) >= len(content) {
+	if len(data) >= len(content) || uint64(len(content)) > largestOf(data) {
 		return content, false
 	}
 	return data, true
 }
+
+// largestOf is how large the content of compressed data may be.
+func largestOf(data []byte) uint64 { return zstdFree + zstdRatio*uint64(len(data)) }
 
 // decompress gives the content, of exactly size bytes.
 func decompress(data []byte, size uint64, dict []byte, lim Limits) ([]byte, error) {
 	if err := within("bytes of a schema", size, lim.SchemaBytes); err != nil {
 		return nil, err
 	}
-	if most := zstdFree + zstdRatio*uint64(len(data)); size > most {
+	if most := largestOf(data); size > most {
 		return nil, &LimitError{What: fmt.Sprintf("bytes of a schema out of %d compressed ones", len(data)), Got: size, Max: most}
 	}
 	// The compressed frame tells its size too, and memory is taken by that.

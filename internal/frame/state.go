@@ -31,8 +31,8 @@ func (s *state) bytes() int64 {
 // baseState is what a keyframe builds on: the base values of its schema, in the keyframe's classes.
 func baseState(s *Schema, classes []uint8, integers []int64, div *scales) *state {
 	b := &state{schema: s, classes: classes, integers: integers}
-	for i := range s.Series {
-		b.integers[i] = toInteger(s.Series[i].Base, classes[i], div)
+	for i := range b.integers {
+		b.integers[i] = toInteger(s.base(i), classes[i], div)
 	}
 	return b
 }
@@ -54,7 +54,7 @@ func (s *state) change(to *Schema, o origins, div *scales) *state {
 	for i, j := range o {
 		if j < 0 {
 			c.classes[i] = to.classes[i]
-			c.integers[i] = toInteger(to.Series[i].Base, to.classes[i], div)
+			c.integers[i] = toInteger(to.base(i), to.classes[i], div)
 			continue
 		}
 		c.classes[i], c.integers[i] = s.classes[j], s.integers[j]

@@ -48,7 +48,7 @@ func (l *loop) deliverFormat1(f *frame.Frame) {
 func (l *loop) format1(f *frame.Frame, report bool) (message []byte, samples int, err error) {
 	var body []byte
 	if f.Kind == frame.Scraped {
-		samples = len(f.Schema.Series) - f.Column.Absent.Count()
+		samples = f.Schema.Len() - f.Column.Absent.Count()
 		bodied, ok := l.scraper.(Bodied)
 		if !ok {
 			return nil, samples, errors.New("its scraper keeps no body")

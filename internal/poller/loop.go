@@ -254,7 +254,7 @@ func (l *loop) deliver(f *frame.Frame, o outcome, at time.Time) {
 	var err error
 	samples := 0
 	if f.Kind == frame.Scraped {
-		samples = len(f.Schema.Series) - f.Column.Absent.Count()
+		samples = f.Schema.Len() - f.Column.Absent.Count()
 		*buffer, err = l.encoder.AppendScrape((*buffer)[:0], ms, f.Report, f.Schema, &f.Column)
 	} else {
 		*buffer = l.encoder.AppendDown((*buffer)[:0], ms, f.Report)

@@ -266,7 +266,7 @@ func (s *Scraper) ask(ctx context.Context) (exposition.Parsed, error) {
 func (s *Scraper) parse(body []byte, contentType string) (exposition.Parsed, error) {
 	parsed, err := s.layout.Parse(body, contentType)
 	if err == nil && parsed.Schema != nil {
-		err = s.hold(len(parsed.Schema.Series))
+		err = s.hold(parsed.Schema.Len())
 	}
 	if err == nil {
 		s.keepBody(body, contentType)
