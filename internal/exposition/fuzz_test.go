@@ -123,6 +123,14 @@ func FuzzFastPath(f *testing.F) {
 	for _, sel := range []byte{32, 32 + 64, 33, 34 + 64} {
 		f.Add([]byte(created(1)), []byte("\x00\x02\x03\x01\x08\x01\x00\x0a\x02\x07\x10\x11\x02\x04\x05"), sel)
 	}
+	for op := byte(12); op < 20; op++ { // each way to write a line anew, in both formats and with and without timestamps
+		var edits []byte
+		for y := range byte(30) {
+			edits = append(edits, op, y+3, y+op*30)
+		}
+		f.Add([]byte(strings.Join(seedBodies()[2:10], "")), edits, op%2*2)
+		f.Add([]byte(seedBodies()[22]), edits, byte(32))
+	}
 	f.Add([]byte(strings.Join(seedBodies()[2:10], "")), []byte("\x13\x25\x37\x49\x51\x62\x73\x84\x95"), byte(0))
 	f.Fuzz(func(t *testing.T, body, edits []byte, sel byte) {
 		if len(body) > 4096 || len(edits) > 96 {
@@ -153,7 +161,7 @@ func FuzzFastPath(f *testing.F) {
 func edit(b, first []byte, op, x, y byte) []byte {
 	lines := bytes.SplitAfter(b, []byte("\n"))
 	i, j := int(x)%len(lines), int(y)%len(lines)
-	switch op % 12 {
+	switch op % 20 {
 	case 0, 1: // another number
 		if k := bytes.LastIndexByte(lines[i], ' '); k >= 0 {
 			numbers := []string{"1", "17", "0.25", "-3", "NaN", "1e3", "+Inf", "12345.678901", "0", "9007199254740993", "1 1699999999999", "2 1"}
@@ -184,8 +192,61 @@ func edit(b, first []byte, op, x, y byte) []byte {
 		return nil
 	case 11: // the rest goes
 		lines = lines[:i]
+	case 12: // a digit changes where it stands
+		if k := bytes.LastIndexAny(lines[i], "0123456789"); k >= 0 {
+			lines[i] = bytes.Clone(lines[i])
+			for k -= int(y) / 10 % 20; k >= 0 && lines[i][k]-'0' > 9; k-- {
+			}
+			if k >= 0 {
+				lines[i][k] = '0' + y%10
+			}
+		}
+	case 19: // all lines end otherwise
+		return bytes.ReplaceAll(b, []byte("\n"), []byte([]string{"\r\n", "\n\n", " \n", "\t\n"}[y%4]))
+	default:
+		lines[i] = respell(lines[i], op%20, y)
 	}
 	return bytes.Join(lines, nil)
+}
+
+// respell makes one line say what it says in another way, or nearly so: what a parser by position may take for the same.
+func respell(line []byte, op, y byte) []byte {
+	text := strings.TrimSuffix(string(line), "\n")
+	from := func(list ...string) string { return list[int(y)%len(list)] }
+	key, rest, ok := strings.Cut(text, " ")
+	if i := strings.LastIndex(text, "} "); i >= 0 {
+		key, rest, ok = text[:i+1], text[i+2:], true
+	}
+	value, after, _ := strings.Cut(rest, " ")
+	switch op {
+	case 13: // a number as it is seldom written
+		value = from("-0", "-0.0", "+5", "007", ".5", "5.", "1.50", "1.000", "1e5", "1E5", "1e+05", "1e-7", "1e00005", "0x10", "0x1p-2", "1_000", "0b1",
+			"123456789012345", "1234567890123456", "12345678901234567", "123456789012345678", "1234567890123456789", "0.30000000000000004",
+			"0.1234567890123456789", "123456789.123456789", "9007199254740991", "9007199254740992", "18446744073709551616", "1e22", "1e23", "-1e22",
+			"1e400", "1e-400", "4.9e-324", "2.2250738585072011e-308", "1.7976931348623157e308", "inf", "-Inf", "+inf", "Infinity", "nan", "-NaN", "NAN",
+			"--1", "1.2.3", "1e", "e1", "+", "1i", "1\x00", "\uff11")
+	case 14: // blanks
+		return []byte(from(key+"\t"+rest, key+"  "+rest, key+rest, " "+text, "\t"+text, text+" ", text+"\t", text+" \r", text+"\r", key+" \t "+rest) + "\n")
+	case 15: // a timestamp comes or goes
+		after = from("", "0", "1699999999999", "1699999999998", "1700000000000", "1800000000000", "-5", "+5", "007", "1e3", "1.5",
+			"9223372036854775807", "9223372036854775808", "123456789012345678", "1234567890123456789", "1\t", " 1", "1 2")
+	case 16: // other labels
+		key = from("n", "n{}", "n{ }", "n{,}", `n{x="1",}`, `n{ x = "1" , y="2"}`, `n{x="1",y="2"}`, `n{y="2",x="1"}`, `{"n"}`, `{"n",x="1"}`, `{"n","ü.x"="1"}`,
+			`{x="1","n"}`, `n{x=""}`, `n{x="1",x="1"}`, `n{x="\"}\\ \n"}`, `n{x="ü"}`, "n{x=\"\xff\"}", `n{x="\t"}`, `n{x="1"`, `n{x='1'}`, `{"n" "m"}`, `n{__name__="m"}`, "1n", "n:m", "n.m", "ü")
+	case 17: // what only OpenMetrics takes
+		after = from("# {}", "# {a=\"b\"} 1", "1 # {a=\"b\"} 1", "# {a=\"b\"} 1 1.5", "# {a=\"b\"} 1 1.5 ", "1.5", "1e9", "#{a=\"b\"} 1", "# {a=\"b\",} 0x1", "# EOF")
+	case 18: // a comment before it
+		name, _, _ := strings.Cut(key, "{")
+		return []byte(from("# TYPE "+name+" gauge", "# TYPE "+name+" counter", "# TYPE "+name+"  wat", "# HELP "+name, "# HELP "+name+" a\\nb\\\\ü", "# HELP "+name+" a\r",
+			"# UNIT "+name+" seconds", "#", "#x", "# EOF", " # x", "\t", "# TYPE", "#\tTYPE "+name+" gauge", "# TYPE \""+name+"\" gauge", "# HELP \"ü.x\" y") + "\n" + text + "\n")
+	}
+	if !ok {
+		return line
+	}
+	if after != "" {
+		value += " " + after
+	}
+	return []byte(key + " " + value + "\n")
 }
 
 // FuzzWriter writes what a body gave and reads it again: from each format into each.
