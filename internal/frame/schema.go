@@ -199,10 +199,11 @@ func (s *Schema) predict() {
 		ls := s.Series[i].Labels
 		copy(names[1:], names[:2])
 		names[0] = ""
-		histogram, bucket := strings.CutSuffix(ls.Get(model.MetricNameLabel), "_bucket")
-		if bucket && ls.Has(bucketLabel) {
+		name := ls.Get(model.MetricNameLabel)
+		histogram, ok := strings.CutSuffix(name, "_bucket")
+		if ok && ls.Has(bucketLabel) {
 			names[0] = histogram
-		} else if histogram, bucket = strings.CutSuffix(histogram, "_count"); !bucket {
+		} else if histogram, ok = strings.CutSuffix(name, "_count"); !ok {
 			continue
 		}
 		for back := 1; back <= 2 && back <= i; back++ {
