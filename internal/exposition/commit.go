@@ -19,7 +19,7 @@ func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 	if l.tally.bucketed {
 		return l.refuse(l.bucketError())
 	}
-	l.extras.settle()
+	l.extras.settle(l.past.kept)
 	missed, expired := l.age(p.series())
 	if l.catalog == nil || len(p.fresh) > 0 || expired || p.redescribed() || l.joined() {
 		c, err := l.remake(missed)
@@ -37,6 +37,7 @@ func (l *Layout) commit(kind kind, positional bool) (Parsed, error) {
 	}
 	l.presence()
 	l.extras.sort(l.catalog.schema.Len())
+	l.past.settle(l.catalog.schema.Len(), l.extras.histograms, l.stamps)
 	l.keep(kind, positional && !p.aliased && !p.conflict && l.tally.skipped.Ahead == 0)
 	l.blank, l.failed = false, nil
 	return l.parsed(), nil
@@ -203,6 +204,7 @@ func (l *Layout) replace(order, place, families []int32, missed []uint8) {
 	}
 	p.present = present
 	l.extras.move(order, place)
+	l.past.move(order, place)
 	for i := range p.lines {
 		ln := &p.lines[i]
 		if ln.series >= 0 {

@@ -187,8 +187,9 @@ func (l *Layout) takeExtra(series int32) {
 	}
 }
 
-// settle drops what belongs to samples that later ones took the place of.
-func (e *extras) settle() {
+// settle drops what belongs to samples that later ones took the place of, but for the exemplars of those that are kept: by
+// count, with the time that such an exemplar has if it says none.
+func (e *extras) settle(kept map[int]int64) {
 	if e.taken == nil {
 		return
 	}
@@ -202,10 +203,16 @@ func (e *extras) settle() {
 	e.histograms = e.histograms[:n]
 	n = 0
 	for i := range e.exemplars {
-		if x := e.exemplars[i]; e.taken[x.Row] == e.exemplarOf[i] {
-			e.exemplars[n] = x
-			n++
+		x := e.exemplars[i]
+		at, earlier := kept[e.exemplarOf[i]]
+		if e.taken[x.Row] != e.exemplarOf[i] && !earlier {
+			continue
 		}
+		if earlier && x.Timestamp == frame.NoTimestamp {
+			x.Timestamp = at
+		}
+		e.exemplars[n] = x
+		n++
 	}
 	e.exemplars = e.exemplars[:n]
 	e.taken, e.histogramOf, e.exemplarOf = nil, nil, nil

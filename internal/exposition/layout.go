@@ -32,8 +32,8 @@ type Parsed struct {
 
 // Skipped counts what an exposition had and a column does not carry.
 type Skipped struct {
-	// Duplicates are samples of a series that the exposition had before: the first one stands or, among explicit
-	// timestamps, the newest.
+	// Duplicates are samples of a series that the exposition had before and that are not newer than that one: Prometheus does
+	// not store them either. Of native histograms also the older ones, for which there is no place.
 	Duplicates int
 	// Ahead are samples with a timestamp too far in the future.
 	Ahead int
@@ -71,6 +71,8 @@ type Layout struct {
 	// extra is the current sample of a format that has more than numbers, else nil; extras is what the samples had.
 	extra  *extra
 	extras extras
+	// past is what older samples of a series there are beside the newest.
+	past past
 	// exemplarLabels is memory to read labels of exemplars.
 	exemplarLabels labels.ScratchBuilder
 	// pass is what a parse finds out; nil between parses.
@@ -214,12 +216,16 @@ func (l *Layout) begin() {
 	l.tally = tally{}
 	l.stamps = nil
 	l.extras = extras{}
+	l.past.begin()
 }
 
 func (l *Layout) parsed() Parsed {
 	c := l.column
 	c.Timestamps, c.Starts = l.stamps, l.extras.starts
 	c.Histograms, c.Exemplars = l.extras.histograms, l.extras.exemplars
+	if c.Earlier = nil; len(l.past.earlier) > 0 {
+		c.Earlier = l.past.earlier
+	}
 	return Parsed{
 		Schema: l.catalog.schema, Column: c,
 		Scraped: l.tally.scraped, PostRelabel: l.tally.postRelabel, Added: l.tally.added, Skipped: l.tally.skipped,

@@ -37,6 +37,7 @@ type appended struct {
 	h         *histogram.Histogram
 	fh        *histogram.FloatHistogram
 	exemplars []exemplar.Exemplar
+	earlier   []frame.Earlier
 	family    string
 	meta      metadata.Metadata
 }
@@ -244,7 +245,13 @@ func split(all []appended) (samples map[string]appended, report map[string]float
 	}
 	for _, x := range all[:len(all)-5] {
 		key := x.labels.String()
-		if old, ok := samples[key]; !ok || x.ts > old.ts {
+		old, ok := samples[key]
+		if ok && x.ts > old.ts {
+			after := refSample{exemplars: x.exemplars}
+			after.after(refSample{value: old.value, ts: old.ts, h: old.h, fh: old.fh, exemplars: old.exemplars, earlier: old.earlier})
+			x.exemplars, x.earlier = after.exemplars, after.earlier
+		}
+		if !ok || x.ts > old.ts {
 			samples[key] = x
 		}
 	}
@@ -252,7 +259,7 @@ func split(all []appended) (samples map[string]appended, report map[string]float
 }
 
 // compareAppended tells how a frame differs from what Prometheus appended.
-func compareAppended(p Parsed, err error, target labels.Labels, all []appended, parseST bool) error {
+func compareAppended(r *reference, p Parsed, err error, target labels.Labels, all []appended, parseST bool) error {
 	samples, report, at := split(all)
 	if up := report[frame.UpName] == 1; up != (err == nil) {
 		return fmt.Errorf("up is %t, the error %w", up, err)
@@ -291,6 +298,9 @@ func compareAppended(p Parsed, err error, target labels.Labels, all []appended, 
 		}
 		if want.h == nil && want.fh == nil && math.Float64bits(p.Column.Values[i]) != math.Float64bits(want.value) {
 			return fmt.Errorf("series %s: value %v, want %v", key, p.Column.Values[i], want.value)
+		}
+		if err := r.compareEarlier(&p.Column, i, key, &refSample{ts: want.ts, h: want.h, fh: want.fh, earlier: want.earlier}); err != nil {
+			return fmt.Errorf("series %s: %w", key, err)
 		}
 		for j := range want.exemplars {
 			if e := &want.exemplars[j]; !e.HasTs && e.Ts != want.ts {
@@ -338,10 +348,10 @@ func TestAsPrometheusAppends(t *testing.T) {
 // sameAsAppended compares the frames of a case with what was appended.
 func sameAsAppended(t *testing.T, c oracleCase, o *oracle, cfg *promconfig.ScrapeConfig, name string, parseST bool) {
 	target := labels.FromStrings("job", name, "instance", o.scrapes[name][0][0].labels.Get("instance"))
-	l := NewLayout(oracleRules(cfg, target, parseST), NewSchemas())
+	l, r := NewLayout(oracleRules(cfg, target, parseST), NewSchemas()), newReference(Rules{})
 	for i, body := range c.bodies {
 		p, err := l.Parse([]byte(body), c.contentType)
-		if e := compareAppended(p, err, target, o.scrapes[name][i], parseST); e != nil {
+		if e := compareAppended(r, p, err, target, o.scrapes[name][i], parseST); e != nil {
 			t.Errorf("scrape %d: %v\nbody %.300q", i, e, body)
 		}
 	}

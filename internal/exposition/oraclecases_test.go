@@ -170,6 +170,14 @@ metric_relabel_configs:
 		"stamps": {"", openMetricsType, []string{
 			fmt.Sprintf("# TYPE a counter\na_total{x=\"1\"} 1 %d.5 # {t=\"1\"} 1\na_total{x=\"1\"} 2 %d.25 # {t=\"2\"} 1\na_created{x=\"1\"} 5\n# TYPE a_seconds gauge\n# UNIT a_seconds seconds\na_seconds 1 # {q=\"1\"} 2 %d\n# EOF\n", now.Unix()-5, now.Unix()-5, now.Unix()),
 		}},
+		// Several samples of a series, with times of their own: all that are newer than those before them; later some are shown again.
+		"batches": {"", textType, []string{
+			batch("", 1, now, -9, -8, -8.5, -7), batch("b 1\n", 2, now, -8, -7, -6, -5), batch("", 3, now, -4), batch("", 4, now, -6, -4, -3, -2), batch("c 2\n", 5, now, -1, -0.5),
+		}},
+		"batches-ignored": {"honor_timestamps: false", textType, []string{batch("", 1, now, -9, -8), batch("", 2, now, -7, -6)}},
+		"batches-open": {"", openMetricsType, []string{
+			fmt.Sprintf("# TYPE a counter\na_total 1 %d # {t=\"1\"} 1\na_total 2 %d\na_total 3 %d # {t=\"3\"} 1 %d\n# EOF\n", now.Unix()-9, now.Unix()-8, now.Unix()-7, now.Unix()-20),
+		}},
 		"info-and-stateset": {"", openMetricsType, []string{"# TYPE i info\n# HELP i info\ni_info{v=\"1\"} 1\n# TYPE s stateset\ns{s=\"a\"} 1\ns{s=\"b\"} 0\n# TYPE u unknown\nu 1\n# TYPE gh gaugehistogram\ngh_bucket{le=\"1\"} 1 # {} 1\ngh_bucket{le=\"+Inf\"} 1\ngh_gsum 1\ngh_gcount 1\n# EOF\n"}},
 		"created":           {"", openMetricsType, []string{created(1), created(1), created(2), created(1)}},
 		"sample-limit-text": {"sample_limit: 3", textType, []string{"a 1\nb 1\nc 1\n", "a 1\nb 1\nc 1\nd 1\n", "a 1\nb 1\n"}},
@@ -185,6 +193,18 @@ metric_relabel_configs:
 		cases["text-"+name] = oracleCase{s, textType, text}
 	}
 	return cases
+}
+
+// batch shows samples of two series at several times, in seconds from now.
+func batch(before string, first int, now time.Time, at ...float64) string {
+	var b strings.Builder
+	b.WriteString(before)
+	for _, series := range []string{"a", `a{x="1"}`} {
+		for i, s := range at {
+			fmt.Fprintf(&b, "%s %d.5 %d\n", series, first*100+i, now.Add(time.Duration(s*float64(time.Second))).UnixMilli())
+		}
+	}
+	return b.String()
 }
 
 // created is OpenMetrics with _created lines: of each series, of none, of one that is not there.

@@ -364,8 +364,11 @@ func (l *Layout) take(series int32, again bool, n number, ts int64) bool {
 		}
 	}
 	if p.present[series] == sampled {
-		l.tally.skipped.Duplicates++
-		if l.effective(ts) <= l.effective(l.stampOf(series)) {
+		older := l.effective(ts) <= l.effective(l.stampOf(series))
+		if older || !l.supersede(series) {
+			l.tally.skipped.Duplicates++
+		}
+		if older {
 			return true
 		}
 	}

@@ -27,6 +27,8 @@ type reference struct {
 	iter   int
 	series map[string]*refEntry
 	drops  map[string]int
+	// newest are the times of the newest samples so far.
+	newest map[string]int64
 }
 
 type refEntry struct {
@@ -42,6 +44,7 @@ type refSample struct {
 	h         *histogram.Histogram
 	fh        *histogram.FloatHistogram
 	exemplars []exemplar.Exemplar
+	earlier   []frame.Earlier
 }
 
 type refResult struct {
@@ -55,7 +58,7 @@ func newReference(r Rules) *reference {
 	if r.Now == nil {
 		r.Now = time.Now
 	}
-	return &reference{rules: r, series: map[string]*refEntry{}, drops: map[string]int{}}
+	return &reference{rules: r, series: map[string]*refEntry{}, drops: map[string]int{}, newest: map[string]int64{}}
 }
 
 func (r *reference) parse(body []byte, contentType string) (res refResult) {
@@ -294,11 +297,63 @@ func (s *refScrape) take(ls labels.Labels, x refSample) (bool, error) {
 		return ts
 	}
 	key := ls.String()
-	if old, ok := s.res.samples[key]; ok && effective(x.ts) <= effective(old.ts) {
+	old, ok := s.res.samples[key]
+	if ok && effective(x.ts) <= effective(old.ts) {
 		return true, nil
+	}
+	if ok {
+		x.after(old)
 	}
 	s.res.samples[key] = x
 	return true, nil
+}
+
+// after makes the sample one that is newer than another of its series.
+func (x *refSample) after(old refSample) {
+	own := x.exemplars
+	x.exemplars = nil
+	for _, e := range old.exemplars {
+		if !e.HasTs && old.ts != frame.NoTimestamp {
+			e.HasTs, e.Ts = true, old.ts
+		}
+		x.exemplars = append(x.exemplars, e)
+	}
+	x.exemplars = append(x.exemplars, own...)
+	x.earlier = old.earlier
+	if old.h == nil && old.fh == nil {
+		x.earlier = append(x.earlier, frame.Earlier{Value: old.value, Timestamp: old.ts})
+	}
+}
+
+// compareEarlier compares the earlier samples of a row. Those that an earlier scrape had may be there or not.
+func (r *reference) compareEarlier(c *frame.Column, row int, key string, x *refSample) error {
+	want := x.earlier
+	if x.h != nil || x.fh != nil {
+		want = nil
+	}
+	newest, known := r.newest[key]
+	for _, e := range c.Earlier {
+		if e.Row != row {
+			continue
+		}
+		for len(want) > 0 && (want[0].Timestamp != e.Timestamp || math.Float64bits(want[0].Value) != math.Float64bits(e.Value)) &&
+			known && want[0].Timestamp <= newest {
+			want = want[1:]
+		}
+		if len(want) == 0 || want[0].Timestamp != e.Timestamp || math.Float64bits(want[0].Value) != math.Float64bits(e.Value) {
+			return fmt.Errorf("earlier sample %+v, want one of %v", e, x.earlier)
+		}
+		want = want[1:]
+	}
+	for _, e := range want {
+		if !known || e.Timestamp > newest || e.Timestamp == frame.NoTimestamp {
+			return fmt.Errorf("earlier samples are %v, want %v", c.Earlier, x.earlier)
+		}
+	}
+	if !known || x.ts > newest {
+		r.newest[key] = x.ts
+	}
+	return nil
 }
 
 // compare tells how a parse differs from the reference.
@@ -347,6 +402,9 @@ func (r *reference) compare(want refResult, got Parsed, err error) error {
 		}
 		if math.Float64bits(c.Values[i]) != math.Float64bits(x.value) || ts != x.ts {
 			return fmt.Errorf("series %s: value %v at %d, want %v at %d", key, c.Values[i], ts, x.value, x.ts)
+		}
+		if err := r.compareEarlier(&c, i, key, &x); err != nil {
+			return fmt.Errorf("series %s: %w", key, err)
 		}
 		if e := c.Exponents[i]; e != frame.NoDecimal {
 			if n, ok := scaled(c.Mantissas[i], int(e)); !ok || math.Float64bits(n) != math.Float64bits(x.value) {

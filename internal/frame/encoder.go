@@ -275,6 +275,9 @@ func (e *Encoder) appendValues(dst []byte, timeMs int64, c *Column, base, st *st
 		dst, g = e.appendTimes(dst, timeMs, c, base, st)
 	}
 	dst, extra := e.appendExtras(dst, timeMs, c, &base.extras, st != nil)
+	if len(c.Earlier) > 0 {
+		dst = appendEarlier(dst, c, timeMs, &e.div)
+	}
 	dst = append(dst, keyEnd)
 	w := rowEncoder{codes: e.codes, c: c, rows: rows{pred: base.schema.pred, classes: base.classes, div: &e.div,
 		base: base.integers, raw: base.raw, absent: e.hidden, escapes: e.escapes}}

@@ -67,6 +67,8 @@ type Limits struct {
 	Histograms, Buckets, FrameBuckets int
 	// Exemplars is how many a frame may have, ExemplarBytes how much the labels of one.
 	Exemplars, ExemplarBytes int
+	// Earlier is how many earlier samples a frame may have.
+	Earlier int
 	// SchemaDepth is how many parents a schema in delta form may need.
 	SchemaDepth int
 	// Targets is how many a decoder keeps states of.
@@ -91,6 +93,7 @@ func DefaultLimits() Limits {
 		FrameBuckets:  16 << 20,
 		Exemplars:     500_000,
 		ExemplarBytes: 64 << 10,
+		Earlier:       1_000_000,
 
 		SchemaDepth: 32,
 		Targets:     50_000,

@@ -119,6 +119,9 @@ type Column struct {
 	Histograms []Histogram
 	// Exemplars stand by rising row, none of them absent; those of one row in the order of the exposition.
 	Exemplars []Exemplar
+	// Earlier are samples of rows that have a newer one in Values: by rising row, none of them absent or a histogram, those of a
+	// row by rising time. They have the row's start timestamp, if it is not after them.
+	Earlier []Earlier
 }
 
 // Histogram is the native histogram that a series has in place of a float: exactly one of Int and Float is set.

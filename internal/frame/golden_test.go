@@ -132,6 +132,7 @@ func goldenFrames(t *testing.T, m map[string][]byte, one, more, two *Schema) {
 	m["40-end"] = bundle(11, e.AppendEnd(nil, start+135000, Relabelled))
 	m["41-epoch-end"] = bundle(12, AppendEpochEnd(nil, 0x1122334455667788, start+136000))
 	goldenRich(t, m, bundle)
+	goldenEarlier(t, m, bundle)
 	m["50-skipped"] = sealed(bytes.Replace(bundle(13, append([]byte{0x30, 1, 1, 1, 2, 'x', 'y', 0, 0, 0, 0}, AppendEpochEnd(nil, 0x1122334455667788, start)...)),
 		[]byte{13, keyEnd, 0x30}, []byte{13, 9 << 1, 3, 'a', 'b', 'c', keyEnd, 0x30}, 1))
 	tracked := NewEncoder(0x1122334455667788, &Target{ID: 302, Labels: ls("instance", "fed:9090", "job", "federate"), Interval: time.Minute, TrackTimestamps: true}, EncoderOptions{})
@@ -177,6 +178,29 @@ func goldenRich(t *testing.T, m map[string][]byte, bundle func(uint64, []byte) [
 	e.Reset()
 	put("68-keyframe-rich", s, goldenMoved(wholeColumn()))
 	put("69-samples-plain-again", s, &Column{Values: []float64{1, 2, 3, 4, 5, 6, 7, 8}})
+}
+
+// goldenEarlier adds a scrape with several samples of some series: integers, fractions and floats, with times of their own.
+func goldenEarlier(t *testing.T, m map[string][]byte, bundle func(uint64, []byte) []byte) {
+	series := []Series{{Labels: labels.FromStrings("__name__", "watts", "phase", "1"), Family: -1, Base: 230}}
+	for _, phase := range []string{"2", "3"} {
+		series = append(series, Series{Labels: labels.FromStrings("__name__", "watts", "phase", phase), Family: -1, Base: 0.5})
+	}
+	s := mustSchema(t, nil, series)
+	m["70-schema-earlier"] = s.Marshal()
+	e := NewEncoder(0x1122334455667788, &Target{ID: 303, Labels: labels.FromStrings("instance", "meter:80", "job", "meter"), Interval: time.Minute}, EncoderOptions{})
+	b, err := e.AppendScrape(nil, wholeTime, Report{Scraped: 8, PostRelabel: 8}, s, &Column{
+		Values: []float64{233, 1.25, math.Inf(1)}, Timestamps: []int64{wholeTime - 500, wholeTime - 1000, NoTimestamp},
+		Earlier: []Earlier{
+			{Row: 0, Value: 231, Timestamp: wholeTime - 20500}, {Row: 0, Value: 230, Timestamp: wholeTime - 10500},
+			{Row: 1, Value: 1.5, Timestamp: wholeTime - 21000}, {Row: 1, Value: 1, Timestamp: wholeTime - 11000},
+			{Row: 2, Value: math.Copysign(0, -1), Timestamp: wholeTime - 1},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m["71-keyframe-earlier"] = bundle(30, b)
 }
 
 // goldenMoved changes numbers, layouts and what stands beside them.

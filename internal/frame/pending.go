@@ -236,6 +236,9 @@ func (p *pending) values(h head, base, st *state) (*Frame, error) {
 	if err := w.decode(p.r, c.Values); err != nil {
 		return nil, err
 	}
+	if err := p.earlier(sec.earlier, c); err != nil {
+		return nil, fmt.Errorf("earlier samples: %w", err)
+	}
 	if st != nil {
 		*st = state{position: p.raw.Position, schema: base.schema, classes: base.classes, integers: st.integers,
 			raw: rawAfter(base.raw, w.escapes, n), absent: c.Absent, groups: g, extras: extra}

@@ -56,7 +56,21 @@ func (w *world) enrich(c *Column) {
 			e.Row = i
 			c.Exemplars = append(c.Exemplars, e)
 		}
+		for n := w.IntN(4); n > 0 && !x.histogram.exists() && w.IntN(8) == 0; n-- {
+			c.Earlier = append(c.Earlier, randomEarlier(w.Rand, i, w.time))
+		}
 	}
+}
+
+func randomEarlier(r *rand.Rand, row int, now int64) Earlier {
+	x := Earlier{Row: row, Value: float64(r.IntN(1_000_000)) / 1000, Timestamp: now - int64(r.IntN(20000))}
+	switch r.IntN(4) {
+	case 0:
+		x.Value, x.Timestamp = oddValues[r.IntN(len(oddValues))], int64(r.Uint64())
+	case 1:
+		x.Value = float64(r.IntN(100))
+	}
+	return x
 }
 
 func (x *rich) change(w *world) {
@@ -261,5 +275,8 @@ func sameExtras(t testing.TB, got, want *Column) {
 		if g, w := &got.Exemplars[i], &want.Exemplars[i]; g.Row != w.Row || !g.same(w) {
 			t.Fatalf("exemplar %+v, want %+v", g, w)
 		}
+	}
+	if !slices.EqualFunc(got.Earlier, want.Earlier, func(g, w Earlier) bool { return g.same(&w) }) {
+		t.Fatalf("earlier samples %v, want %v", got.Earlier, want.Earlier)
 	}
 }

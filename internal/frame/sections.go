@@ -19,10 +19,12 @@ const (
 	keyStarts     = 4<<1 | 1
 	keyHistograms = 5<<1 | 1
 	keyExemplars  = 6<<1 | 1
+	// keyEarlier: some rows have earlier samples besides their own. A reader that does not know it may go on.
+	keyEarlier = 7 << 1
 )
 
 // sections are those of one frame, as bytes; nil for one that it does not have.
-type sections struct{ change, absent, timestamps, starts, histograms, exemplars []byte }
+type sections struct{ change, absent, timestamps, starts, histograms, exemplars, earlier []byte }
 
 // sections reads up to the end mark. Those that nobody knows are skipped if they may be.
 func (r *reader) sections() (s sections) {
@@ -51,6 +53,8 @@ func (r *reader) sections() (s sections) {
 			s.histograms = b
 		case keyExemplars:
 			s.exemplars = b
+		case keyEarlier:
+			s.earlier = b
 		default:
 			if key&1 != 0 {
 				r.fail(&VersionError{What: "section", Got: key >> 1})

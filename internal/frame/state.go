@@ -195,8 +195,11 @@ func (c *Column) check(n int) error {
 		return fmt.Errorf("column of %d mantissas and %d exponents for %d series", len(c.Mantissas), len(c.Exponents), n)
 	case c.Starts != nil && len(c.Starts) != n:
 		return fmt.Errorf("column of %d start timestamps for %d series", len(c.Starts), n)
-	case c.Histograms != nil || c.Exemplars != nil:
-		return c.checkExtras(n)
 	}
-	return nil
+	if c.Histograms != nil || c.Exemplars != nil {
+		if err := c.checkExtras(n); err != nil {
+			return err
+		}
+	}
+	return c.checkEarlier(n)
 }

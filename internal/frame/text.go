@@ -223,10 +223,13 @@ func (f RawFrame) builds() (back, mask uint64, ok bool) {
 
 func (d *Dumper) column(f *Frame) {
 	b := labels.NewBuilder(labels.EmptyLabels())
-	hs, xs := f.Column.Histograms, f.Column.Exemplars
+	hs, xs, past := f.Column.Histograms, f.Column.Exemplars, f.Column.Earlier
 	for i, v := range f.Column.Values {
 		if f.Column.Absent.Has(i) {
 			continue
+		}
+		for ; len(past) > 0 && past[0].Row == i; past = past[1:] {
+			d.printf("    %s %s %s\n", f.Schema.SeriesLabels(i, f.Target.Labels, b), valueText(past[0].Value), timeText(past[0].Timestamp))
 		}
 		d.printf("    %s ", f.Schema.SeriesLabels(i, f.Target.Labels, b))
 		if len(hs) > 0 && hs[0].Row == i {

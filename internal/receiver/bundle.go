@@ -151,6 +151,7 @@ func (p *Pipeline) takeHistory(ctx context.Context, s *source, m *stream.Message
 // deliver sees to it that a decoded bundle's frames come to the sink.
 func (p *Pipeline) deliver(ctx context.Context, b *bundle) {
 	if b.history {
+		p.recall(ctx, b)
 		p.release(b)
 		return
 	}
@@ -159,6 +160,7 @@ func (p *Pipeline) deliver(ctx context.Context, b *bundle) {
 	p.Publishers.saw(publisher, b.message.Stored, b.decoded)
 	if b.skip {
 		p.metrics.already.WithLabelValues(p.Name, publisher, "false").Add(float64(len(b.decoded)))
+		p.recall(ctx, b)
 		p.release(b)
 		return
 	}
@@ -184,14 +186,31 @@ func (p *Pipeline) handOver(ctx context.Context, b *bundle) {
 	p.settle(b)
 }
 
-func (p *Pipeline) deliverFrame(ctx context.Context, b *bundle, f *frame.Frame, wait time.Duration) {
+// recall tells the sink of a bundle that it was given by an earlier process.
+func (p *Pipeline) recall(ctx context.Context, b *bundle) {
+	r, ok := p.Sink.(Recaller)
 	h := &b.parsed.Header
-	start := p.now
-	p.outstanding++
-	p.Sink.Deliver(ctx, sink.Delivery{
+	if !ok || !p.done.lane(laneKey{h.Publisher, h.Lane, h.Epoch}).has(h.Seq) {
+		return
+	}
+	for _, f := range b.decoded {
+		r.Recall(ctx, b.delivery(f))
+	}
+}
+
+// delivery is a frame of the bundle as sinks take it.
+func (b *bundle) delivery(f *frame.Frame) sink.Delivery {
+	h := &b.parsed.Header
+	return sink.Delivery{
 		Frame: f, Publisher: h.Publisher, Lane: h.Lane, Epoch: h.Epoch, Seq: h.Seq,
 		Stored: b.message.Stored, Repeated: b.repeated,
-	}, func(err error) {
+	}
+}
+
+func (p *Pipeline) deliverFrame(ctx context.Context, b *bundle, f *frame.Frame, wait time.Duration) {
+	start := p.now
+	p.outstanding++
+	p.Sink.Deliver(ctx, b.delivery(f), func(err error) {
 		p.answers.post(func() { p.verdict(b, f, err, start, wait) })
 	})
 }

@@ -198,6 +198,7 @@ func (t *format1Target) frame(m *frame.Format1) (*frame.Frame, error) {
 	f.Kind, f.Schema = frame.Scraped, parsed.Schema
 	f.Column = frame.Column{
 		Values: slices.Clone(parsed.Column.Values), Absent: slices.Clone(parsed.Column.Absent), Timestamps: slices.Clone(parsed.Column.Timestamps),
+		Earlier: slices.Clone(parsed.Column.Earlier),
 	}
 	if !reported {
 		f.Report = frame.Report{Scraped: parsed.Scraped, PostRelabel: parsed.PostRelabel, Added: parsed.Added}

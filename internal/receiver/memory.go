@@ -13,7 +13,7 @@ const frameLeast = 512
 // in a frame, so that the size of the messages says nothing of it.
 func footprint(f *frame.Frame) int {
 	c := &f.Column
-	n := frameLeast + 8*(len(c.Values)+len(c.Absent)+len(c.Timestamps)+len(c.Starts))
+	n := frameLeast + 8*(len(c.Values)+len(c.Absent)+len(c.Timestamps)+len(c.Starts)+3*len(c.Earlier))
 	for i := range c.Histograms {
 		n += 200
 		if h := c.Histograms[i].Int; h != nil {

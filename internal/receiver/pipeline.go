@@ -19,6 +19,12 @@ type Sink interface {
 	Deliver(ctx context.Context, d sink.Delivery, done func(error))
 }
 
+// Recaller is a Sink that is told, when a pipeline starts, of frames that an earlier process delivered to it: those of the last
+// minutes, in their order and before those that Deliver brings. Recall may wait for as long as the sink is behind.
+type Recaller interface {
+	Recall(ctx context.Context, d sink.Delivery)
+}
+
 // Consumer is one durable (or follower) of one stream.
 type Consumer interface {
 	// Open connects to it and tells how far it has come.

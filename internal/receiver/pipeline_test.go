@@ -208,6 +208,7 @@ func TestKillBetweenAckAndDone(t *testing.T) {
 		a.send()
 		w.stop()
 		w.sink.want(t, "A/1", "A/2", "A/3", "A/4", "A/5", "A/6")
+		w.sink.recalled(t, 1, 2, 3, 4, 5)
 		w.wantAcked(1, 2, 3, 4, 5, 6)
 		w.wantMetric(5, "already_frames_total", "delivered", "false")
 		w.wantMetric(0, "missing_bundles_total")
@@ -234,6 +235,7 @@ func TestKillBetweenDeliveryAndNote(t *testing.T) {
 		a.send()
 		w.stop()
 		w.sink.want(t, "A/1", "A/2", "A/3", "A/3", "A/4")
+		w.sink.recalled(t, 1, 2)
 		if d := w.sink.got[3]; !d.Repeated || w.sink.got[4].Repeated {
 			t.Error("only the frame that may have been delivered before is to be marked")
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -261,6 +262,7 @@ func (w *world) wantMetric(want float64, name string, pairs ...string) {
 type fakeSink struct {
 	mu      sync.Mutex
 	got     []sink.Delivery
+	recalls []sink.Delivery
 	verdict func(d sink.Delivery, done func(error))
 }
 
@@ -274,6 +276,27 @@ func (s *fakeSink) Deliver(_ context.Context, d sink.Delivery, done func(error))
 		return
 	}
 	verdict(d, done)
+}
+
+func (s *fakeSink) Recall(_ context.Context, d sink.Delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recalls = append(s.recalls, d)
+}
+
+// recalled checks the first values of the frames that the sink was told to remember since the last time.
+func (s *fakeSink) recalled(t *testing.T, want ...float64) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var got []float64
+	for _, d := range s.recalls {
+		got = append(got, d.Frame.Column.Values[0])
+	}
+	s.recalls = nil
+	if !slices.Equal(got, want) {
+		t.Errorf("recalled %v, want %v", got, want)
+	}
 }
 
 // values lists "publisher/value" of the first series of each frame delivered.

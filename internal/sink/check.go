@@ -44,7 +44,7 @@ func Check(f *frame.Frame, valid func(labels.Label) bool) error {
 	return checkRows(&f.Column)
 }
 
-// checkRows refuses histograms and exemplars that are not of a row, or not in the rows' order.
+// checkRows refuses histograms, exemplars and earlier samples that are not of a row, or not in the rows' order.
 func checkRows(c *frame.Column) error {
 	last := -1
 	for i := range c.Histograms {
@@ -63,6 +63,13 @@ func checkRows(c *frame.Column) error {
 			return Reject(Malformed, "exemplar of row %d after one of row %d, of %d rows", row, last, len(c.Values))
 		}
 		last = c.Exemplars[i].Row
+	}
+	last = 0
+	for i := range c.Earlier {
+		if row := c.Earlier[i].Row; row < last || row >= len(c.Values) {
+			return Reject(Malformed, "earlier sample of row %d after one of row %d, of %d rows", row, last, len(c.Values))
+		}
+		last = c.Earlier[i].Row
 	}
 	return nil
 }

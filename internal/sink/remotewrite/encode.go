@@ -60,6 +60,7 @@ type segment struct {
 	histograms []frame.Histogram
 	forms      []form // of the series that had native histograms, for stale markers
 	exemplars  []exemplar
+	earlier    []frame.Earlier
 }
 
 func (g *segment) text() *text {

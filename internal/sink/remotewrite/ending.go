@@ -32,8 +32,7 @@ func (s *Sink) planEnd(t *target, d *delivery) {
 	t.interval = sink.Interval(f.Target)
 	e := &ending{delivery: d, time: f.Time}
 	if t.known {
-		e.time = min(max(f.Time, t.time+t.interval.Milliseconds()), f.Time+endAtMost.Milliseconds())
-		e.time = max(e.time, t.time+1)
+		e.time = endTime(t, f)
 	} else {
 		t.raw, t.publisher = f.Target.Labels, d.Publisher
 		t.prepared = s.prepare(nil, t.raw, t.publisher)
@@ -48,6 +47,21 @@ func (s *Sink) planEnd(t *target, d *delivery) {
 	if len(s.endings) == 1 || e.due.Before(s.nextEnd) {
 		s.nextEnd = e.due
 	}
+}
+
+// endTime is when the scrape that would have followed was due.
+func endTime(t *target, f *frame.Frame) int64 {
+	if !t.known {
+		return f.Time
+	}
+	at := min(max(f.Time, t.time+t.interval.Milliseconds()), f.Time+endAtMost.Milliseconds())
+	return max(at, t.time+1)
+}
+
+// forgetSeries makes a target one that has ended.
+func (s *Sink) forgetSeries(t *target, at int64) {
+	s.release(t.prepared)
+	t.prepared, t.live, t.untracked, t.forms, t.known, t.time = nil, false, nil, nil, true, at
 }
 
 // resume decides what becomes of the end of a target that is scraped again: it ended before, or it goes on.
@@ -91,8 +105,7 @@ func (s *Sink) finishEnd(t *target) {
 		p.add(segment{prepared: t.prepared, skip: t.untracked, forms: t.forms, time: e.time})
 	}
 	p.add(segment{prepared: t.prepared, report: true, time: e.time})
-	s.release(t.prepared)
-	t.prepared, t.live, t.untracked, t.forms, t.known, t.time = nil, false, nil, nil, true, e.time
+	s.forgetSeries(t, e.time)
 	p.target, p.mark = t, t.mark()
 	s.enqueue(p)
 }

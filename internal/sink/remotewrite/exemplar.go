@@ -103,6 +103,9 @@ func (s *Sink) freshOf(t *target, d *delivery, out []exemplar, all []frame.Exemp
 			}
 			e.time = timeOf(f, row)
 		}
+		if tooLong(e.labels) && d.recalled() {
+			continue
+		}
 		if tooLong(e.labels) {
 			s.loseExemplars(d.Publisher, rejected, 1, "labels of an exemplar are too long")
 			continue
@@ -136,7 +139,7 @@ func (s *Sink) freshOf(t *target, d *delivery, out []exemplar, all []frame.Exemp
 		}
 		kept = append(kept, e)
 	}
-	if late > 0 && late == len(fresh) {
+	if late > 0 && late == len(fresh) && !d.recalled() {
 		// Only then, as in Prometheus: a native histogram shows old exemplars beside new ones.
 		s.loseExemplars(d.Publisher, outOfOrder, late, "exemplars are older than the newest of their series")
 	}

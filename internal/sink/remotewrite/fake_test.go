@@ -156,7 +156,7 @@ func (f *server) write(all []sent, two bool) *http.Response {
 	samples, natives, exemplars := 0, 0, 0
 	var errs []string
 	before := make(map[string][]point)
-	for _, s := range all {
+	for _, s := range single(all) {
 		key := s.labels.String()
 		if len(s.natives) > 0 {
 			s.points = []point{{s.natives[0].ms, math.Float64bits(float64(s.natives[0].ms))}}
@@ -210,6 +210,19 @@ func (f *server) write(all []sent, two bool) *http.Response {
 		errs = errs[:1]
 	}
 	return said(http.StatusBadRequest, strings.Join(errs, "\n"))
+}
+
+// single parts series with several samples into such with one each, of which the last has the exemplars.
+func single(all []sent) (out []sent) {
+	for _, s := range all {
+		for ; len(s.points) > 1; s.points = s.points[1:] {
+			x := s
+			x.points, x.exemplars = s.points[:1], nil
+			out = append(out, x)
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // why tells for what reason a sample is not taken.

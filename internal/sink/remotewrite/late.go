@@ -219,8 +219,15 @@ func (w *lateWriter) complain(err error) {
 func (w *lateWriter) writeJob(j *lateJob) (written int) {
 	f := j.Frame
 	prepared := w.labels.Prepare(f.Schema, f.Target.Labels, j.Publisher)
+	earlier := f.Column.Earlier
 	for _, r := range j.rows {
+		for len(earlier) > 0 && earlier[0].Row < r.from {
+			earlier = earlier[1:]
+		}
 		for i := r.from; i < r.to; i++ {
+			for ; len(earlier) > 0 && earlier[0].Row == i; earlier = earlier[1:] {
+				written += w.sample(j.Publisher, prepared.SeriesLabels(i, w.builder), earlier[0].Value, earlier[0].Timestamp)
+			}
 			switch v := f.Column.Values[i]; {
 			case f.Column.Absent.Has(i) || value.IsStaleNaN(v):
 			case native(&f.Column, i):

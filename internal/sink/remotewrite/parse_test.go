@@ -3,6 +3,7 @@ package remotewrite
 import (
 	"fmt"
 	"math"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -130,7 +131,8 @@ func (f *server) checkLabels(pairs []labels.Label) labels.Labels {
 
 // checkSeries is what the specification says of what a series has.
 func (f *server) checkSeries(s *sent, two bool) {
-	if len(s.points)+len(s.natives) != 1 && (two || len(s.exemplars) == 0) {
+	rising := slices.IsSortedFunc(s.points, func(a, b point) int { return int(a.ms - b.ms) })
+	if one := min(len(s.points), 1)+len(s.natives) == 1; !rising || !one && (two || len(s.exemplars) == 0) {
 		f.t.Errorf("%d samples and %d histograms of %s", len(s.points), len(s.natives), s.labels)
 	}
 	for _, h := range s.natives {

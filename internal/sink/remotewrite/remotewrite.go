@@ -109,6 +109,8 @@ type Sink struct {
 	stopped bool
 	paused  bool
 	wake    chan struct{}
+	recalls int           // frames in inbox that are only to be remembered
+	taken   chan struct{} // closed once those of now are taken
 
 	// All below belongs to Run.
 	protocol  int // 1 or 2
@@ -168,6 +170,7 @@ func New(o Options) (*Sink, error) {
 		builder: labels.NewBuilder(labels.EmptyLabels()),
 		said:    make(map[string]time.Time),
 		wake:    make(chan struct{}, 1),
+		taken:   make(chan struct{}),
 		encoder: newEncoder(), protocol: 2, limit: o.MaxSamples,
 		texts:   make(map[*sink.Shape]*text),
 		diffs:   make(map[diffKey][]int32),
@@ -308,6 +311,11 @@ func (s *Sink) take() {
 	s.mu.Lock()
 	inbox := s.inbox
 	s.inbox = nil
+	if s.recalls > 0 {
+		s.recalls = 0
+		close(s.taken)
+		s.taken = make(chan struct{})
+	}
 	s.mu.Unlock()
 	for _, d := range inbox {
 		s.plan(&d)
@@ -378,6 +386,8 @@ func (s *Sink) stop(cancel func()) {
 	s.inbox = nil
 	s.mu.Unlock()
 	for i := range inbox {
-		inbox[i].done(errStopped)
+		if d := &inbox[i]; !d.recalled() {
+			d.done(errStopped)
+		}
 	}
 }

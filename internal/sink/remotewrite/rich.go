@@ -39,7 +39,7 @@ type form struct {
 
 // rich tells whether a segment has more than floats.
 func (g *segment) rich() bool {
-	return g.starts != nil || len(g.histograms) > 0 || len(g.exemplars) > 0 || len(g.forms) > 0
+	return g.starts != nil || len(g.histograms) > 0 || len(g.exemplars) > 0 || len(g.forms) > 0 || len(g.earlier) > 0
 }
 
 // tally is what a request has of something.
@@ -57,7 +57,7 @@ func (n *tally) add(m tally) {
 }
 
 // cursors stand at the rows that are still to be written.
-type cursors struct{ histogram, form, exemplar int }
+type cursors struct{ histogram, form, exemplar, earlier int }
 
 // segment writes series of a segment that has more than floats, in the form of the protocol, and counts them.
 func (e *encoder) segment(g *segment, t *text, from, to, protocol int, histograms bool) (n tally) {
@@ -91,7 +91,9 @@ func (e *encoder) segment(g *segment, t *text, from, to, protocol int, histogram
 			_, ms := g.sample(i)
 			e.appendHistogram(h, ms, g.start(i, protocol), protocol)
 		} else {
-			e.appendFloat(g, i, protocol)
+			n.samples += e.appendEarlier(g, i, &at, protocol)
+			bits, ms := g.sample(i)
+			e.appendFloat(bits, ms, g.start(i, protocol))
 		}
 		if protocol == 2 {
 			n.exemplars += e.appendExemplars(g, i, &at, protocol)
@@ -169,18 +171,33 @@ func (e *encoder) labels(refs, own []uint32, protocol int) {
 	}
 }
 
-func (e *encoder) appendFloat(g *segment, i, protocol int) {
-	bits, ms := g.sample(i)
+func (e *encoder) appendFloat(bits uint64, ms, start int64) {
 	size := 1 + 8 + 1 + varintLen(uint64(ms))
-	start := uint64(g.start(i, protocol))
 	if start != 0 {
-		size += 1 + varintLen(start)
+		size += 1 + varintLen(uint64(start))
 	}
 	e.message = appendSample(e.message, size, bits, ms)
 	if start != 0 {
 		e.message = append(e.message, tagStart)
-		e.message = appendVarint(e.message, start)
+		e.message = appendVarint(e.message, uint64(start))
 	}
+}
+
+// appendEarlier writes the earlier samples of series i and counts them.
+func (e *encoder) appendEarlier(g *segment, i int, at *cursors, protocol int) (count int) {
+	for at.earlier < len(g.earlier) && g.earlier[at.earlier].Row < i {
+		at.earlier++
+	}
+	for ; at.earlier < len(g.earlier) && g.earlier[at.earlier].Row == i; at.earlier++ {
+		x := &g.earlier[at.earlier]
+		start := g.start(i, protocol)
+		if start > x.Timestamp {
+			start = 0
+		}
+		e.appendFloat(math.Float64bits(x.Value), x.Timestamp, start)
+		count++
+	}
+	return count
 }
 
 // appendFamily writes the metadata of series i.

@@ -20,7 +20,8 @@ import (
 // The state file lets stale markers survive a restart: what vanishes while no receiver runs is marked at the first
 // scrape after. It is one JSON object in each line, one for each target, and is written whole each minute and at the end,
 // beside Run.
-// What a file that is lost or a minute old costs is stale markers; queries then show the series for five minutes more.
+// What happened after it was written is remembered again from what the receiver reads back (Recall). Where nothing is read back,
+// what a file that is lost or a minute old costs is stale markers; queries then show the series for five minutes more.
 const (
 	saveEvery     = time.Minute
 	maxRecord     = 8 << 20

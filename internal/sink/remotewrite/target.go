@@ -34,12 +34,16 @@ type target struct {
 	forms []form
 	// exemplars has the newest ones, by the hash of the series.
 	exemplars map[uint64]*latest
+	// newest are the times of the newest samples of series that had earlier ones beside them, by the hash of the series.
+	newest map[uint64]int64
 	// known tells that time is that of its newest frame.
 	known    bool
 	time     int64
 	interval time.Duration
 	seen     time.Time
 	ending   *ending
+	// ended is the time of an end that was remembered, as long as no frame came after it; else 0.
+	ended int64
 	// saved is what the state file says of it, until it is needed.
 	saved *record
 	// settled is what it was as of the newest frame that has its verdict: what the state file will say.
@@ -72,6 +76,10 @@ func (t *target) mark() *mark {
 
 // plan notes what a frame means and puts what is to be written in its shard's queue.
 func (s *Sink) plan(d *delivery) {
+	if d.recalled() {
+		s.remember(d)
+		return
+	}
 	f := d.Frame
 	if f.Kind == frame.EpochEnd {
 		d.done(nil)
@@ -96,13 +104,7 @@ func (s *Sink) plan(d *delivery) {
 		d.done(err)
 		return
 	}
-	t := s.targets[key]
-	if t == nil {
-		t = &target{shard: shardOf(key)}
-		s.targets[key] = t
-	}
-	t.seen = d.arrived
-	s.recall(t)
+	t := s.target(key, d)
 	if f.Kind == frame.End {
 		s.planEnd(t, d)
 		return
@@ -117,6 +119,19 @@ func (s *Sink) plan(d *delivery) {
 	s.planScrape(t, d)
 }
 
+// target finds or makes what is remembered of a target, as it is before this frame.
+func (s *Sink) target(key string, d *delivery) *target {
+	t := s.targets[key]
+	if t == nil {
+		t = &target{shard: shardOf(key)}
+		s.targets[key] = t
+	}
+	t.seen = d.arrived
+	s.recall(t)
+	s.concludeEnd(t, d.Frame)
+	return t
+}
+
 // shardOf is the same in every process, though nothing needs it.
 func shardOf(key string) int { return int(xxhash.Sum64String(key) % shardCount) }
 
@@ -124,7 +139,10 @@ func shardOf(key string) int { return int(xxhash.Sum64String(key) % shardCount) 
 func validLabel(l labels.Label) bool { return l.Value != "" && l.Name != model.MetricNameLabel }
 
 // planScrape writes the samples of a scrape, and stale markers for the series that it no longer has.
-func (s *Sink) planScrape(t *target, d *delivery) {
+func (s *Sink) planScrape(t *target, d *delivery) { s.enqueue(s.scrape(t, d)) }
+
+// scrape notes what a scrape means and gives what is to be written of it.
+func (s *Sink) scrape(t *target, d *delivery) *part {
 	f := d.Frame
 	p := s.newPart(t, d)
 	p.backwards = t.known && f.Time <= t.time
@@ -153,13 +171,15 @@ func (s *Sink) planScrape(t *target, d *delivery) {
 			s.release(old)
 		}
 		t.live, t.untracked, t.forms = true, untracked, formsOf(&f.Column, t.forms)
-		p.add(s.samples(t, d, t.prepared))
+		g := s.samples(t, d, t.prepared)
+		g.earlier = t.freshEarlier(f)
+		p.add(g)
 	}
 	report := sink.ReportValues(f)
 	p.add(segment{prepared: t.prepared, report: true, values: report[:], time: f.Time})
 	t.known, t.time, t.interval = true, f.Time, sink.Interval(f.Target)
 	p.target, p.mark = t, t.mark()
-	s.enqueue(p)
+	return p
 }
 
 // samples is the segment of a scrape.
@@ -167,7 +187,7 @@ func (s *Sink) samples(t *target, d *delivery, p *prepared) segment {
 	c := &d.Frame.Column
 	return segment{
 		prepared: p, values: c.Values, times: c.Timestamps, skip: c.Absent, time: d.Frame.Time,
-		starts: c.Starts, histograms: c.Histograms, exemplars: s.freshExemplars(t, d),
+		starts: c.Starts, histograms: c.Histograms, exemplars: s.freshExemplars(t, d), earlier: c.Earlier,
 	}
 }
 
