@@ -30,14 +30,15 @@ const none = "nothing"
 type comparison struct {
 	w           *world
 	direct, fed *group
+	// answers gives what the target said.
+	answers func(int) answer
+	seen    map[int]map[string]bool // see before
 	// between are the scrapes compared.
 	first, last int
 	// unlike are scrapes that cannot be the same: those about a refused one, which none of the two sees at the same number.
 	unlike map[int]bool
 	// fresh are the first scrapes after a restart of the poller, up to one that succeeds and has series.
 	fresh map[int]bool
-	// recalled are the first scrapes after the receiver was killed.
-	recalled map[int]bool
 	// lost are scrapes that a restart cost.
 	lost map[int]bool
 	// jobRemoved: its whole job was.
@@ -48,18 +49,24 @@ type comparison struct {
 	samples  int
 }
 
-// disturbed is when what lies between was disturbed: the poller restarted, the receiver killed.
-type disturbed struct{ restarted, killed []time.Time }
+// disturbed is when what lies between was disturbed: the poller restarted, both configured anew.
+type disturbed struct {
+	restarted []time.Time
+	reloaded  time.Time
+}
 
 // compare lists the differences of a target; asked is what the poller asked it for.
-func (w *world) compare(direct, fed *group, asked []request, by disturbed) *comparison {
-	c := &comparison{w: w, direct: direct, fed: fed, unlike: map[int]bool{}, fresh: map[int]bool{}, recalled: map[int]bool{},
+func (w *world) compare(direct, fed *group, asked []request, answers func(int) answer, by disturbed) *comparison {
+	c := &comparison{w: w, direct: direct, fed: fed, answers: answers, seen: map[int]map[string]bool{}, unlike: map[int]bool{}, fresh: map[int]bool{},
 		lost: map[int]bool{}, expected: map[string]int{}}
 	c.bounds()
 	c.losses(asked, by.restarted)
 	c.after(asked, by)
-	if direct.refusedAfter > 0 && fed.refusedAfter > 0 {
-		a, b := direct.refusedAfter, fed.refusedAfter
+	for _, at := range [][2]int{{direct.refusedAfter, fed.refusedAfter}, {direct.endedAfter, fed.endedAfter}} {
+		a, b := at[0], at[1]
+		if a == 0 || b == 0 {
+			continue
+		}
 		for n := min(a, b) + 1; n <= max(a, b)+1; n++ {
 			c.unlike[n] = true
 		}
@@ -95,7 +102,7 @@ func (c *comparison) bounds() {
 		c.first++
 	}
 	c.jobRemoved = c.direct.target == "removed-reload"
-	if len(c.fed.ends) == 0 && c.last < c.w.last {
+	if len(c.fed.ends) == 0 && c.last < c.w.last && !fewer(c.direct.target) {
 		c.found = append(c.found, difference{c.direct.target, "", "last scrape", fmt.Sprint(a[len(a)-1]), fmt.Sprint(b[len(b)-1])})
 	}
 }
@@ -149,20 +156,16 @@ func (c *comparison) after(asked []request, by disturbed) {
 	for _, r := range asked {
 		at[r.number] = r.at
 	}
-	for _, r := range by.restarted {
+	restarted := by.restarted
+	if c.direct.target == "slower" { // which is asked by another scraper from then on
+		restarted = append(restarted[:len(restarted):len(restarted)], by.reloaded)
+	}
+	for _, r := range restarted {
 		for _, n := range c.fed.numbers {
 			if at[n].After(r) {
 				if c.fresh[n] = true; !c.fed.downAt[n] && c.added(n) > 0 {
 					break
 				}
-			}
-		}
-	}
-	// What the stream held when the receiver was killed comes after it, so the scrape is one of a few.
-	for _, r := range by.killed {
-		for _, n := range c.fed.numbers {
-			if d := at[n].Sub(r); d > -3*time.Second && d < 5*time.Second {
-				c.recalled[n] = true
 			}
 		}
 	}
@@ -195,8 +198,8 @@ func (c *comparison) number(s slot) int {
 
 // without takes the lost scrapes out of a series: a marker there comes with the next scrape that is there, if the series is
 // not in that.
-func (c *comparison) without(values map[slot]string) map[slot]string {
-	if len(c.lost) == 0 {
+func (c *comparison) without(series string, values map[slot]string) map[slot]string {
+	if len(c.lost) == 0 || shownAgain.MatchString(series) {
 		return values
 	}
 	out := make(map[slot]string, len(values))
@@ -232,8 +235,11 @@ func (c *comparison) without(values map[slot]string) map[slot]string {
 	return out
 }
 
+// shownAgain are series whose samples are in the next scrape too.
+var shownAgain = regexp.MustCompile(`__name__="batch_total",.*n="(all|exemplars)"`)
+
 func (c *comparison) one(series string, direct, fed map[slot]string) {
-	direct = c.without(direct)
+	direct = c.without(series, direct)
 	slots := make(map[slot]string, len(direct))
 	maps.Copy(slots, direct)
 	maps.Copy(slots, fed)
@@ -278,35 +284,70 @@ func (c *comparison) isExpected(series string, s slot, direct, fed string) bool 
 
 func (c *comparison) reason(series string, s slot, direct, fed string) string {
 	n := int(s.n)
-	if s.kind == scraped && strings.HasPrefix(fed, stale) && direct == none && c.fed.downAt[n] {
+	onlyDirect, onlyFed := strings.HasPrefix(direct, stale) && fed == none, direct == none && strings.HasPrefix(fed, stale)
+	switch added := strings.Contains(series, `__name__="scrape_series_added"`); {
+	case s.kind == scraped && (onlyFed && c.before(n, series) || onlyDirect && c.before(n-1, series)):
 		return "no marker for a series that is in a body before the place at which the scrape fails"
-	}
-	if s.kind == scraped && strings.HasPrefix(direct, stale) && fed == none && c.fed.downAt[n-1] {
-		return "no marker for a series that is in a body before the place at which the scrape fails"
-	}
-	added := strings.Contains(series, `__name__="scrape_series_added"`)
-	if added && s.kind == scraped && c.fresh[n] {
-		a, b := leading(direct), leading(fed)
-		if b >= a && b <= leading(c.fed.series[strings.Replace(series, "scrape_series_added", "scrape_samples_post_metric_relabeling", 1)][s]) {
-			return "scrape_series_added of the first scrape after a restart of the poller"
-		}
-	}
-	if c.recalled[n] && s.kind == scraped && direct == none && strings.HasPrefix(fed, stale) && c.staleBefore(series, s) {
-		return "a second marker after the receiver was killed"
-	}
-	if c.direct.tracked && (added || refusedSeries.MatchString(series)) {
+	case added && s.kind == scraped && c.fresh[n] && leading(fed) > leading(direct) && c.isSeries(n, leading(fed)):
+		return "scrape_series_added of the first scrape after a restart of the poller"
+	case c.direct.tracked && refusedSeries.MatchString(series) && (onlyDirect || onlyFed) && s.kind == scraped,
+		c.direct.tracked && added && s.kind == scraped && math.Abs(leading(fed)-leading(direct)) <= refusedMost:
 		return "a sample that Prometheus' storage refuses for its time, with track_timestamps_staleness"
-	}
-	if c.jobRemoved && s.kind == ended && direct == none && strings.HasPrefix(fed, stale) {
+	case c.jobRemoved && s.kind == ended && onlyFed:
 		return "markers when a job is taken out of the configuration"
-	}
-	if s.kind == timed && fed == none && strings.Contains(series, `__name__="twice"`) && strings.Contains(series, `n="timed"`) {
-		return "two samples of one series with times of their own in one body"
-	}
-	if c.w.version == 1 && fed == none && (strings.Contains(direct, "schema -53") || direct == stale+" histogram of integers") {
+	case c.w.version == 1 && fed == none && c.custom(series) && (strings.Contains(direct, "schema -53") || strings.HasPrefix(direct, stale)):
 		return customBuckets
 	}
 	return ""
+}
+
+// isSeries tells whether a number is that of the series that a scrape gave. Some targets show one series in several ways, or samples
+// of other times: of these there may be more.
+func (c *comparison) isSeries(n int, count float64) bool {
+	least, own := 0.0, false
+	for series, values := range c.fed.series {
+		if strings.HasPrefix(series, `__name__="scrape_`) && !strings.HasPrefix(series, `__name__="scrape_number"`) || strings.HasPrefix(series, `__name__="up"`) {
+			continue
+		}
+		for s, v := range values {
+			own = own || s.kind == timed
+			if s.kind == scraped && int(s.n) == n && !strings.HasPrefix(v, stale) {
+				least++
+			}
+		}
+	}
+	if own || slices.Contains(severalWays, c.direct.target) {
+		return count >= least && count <= c.samplesOf(n)
+	}
+	return count == least
+}
+
+// severalWays are targets of which two keys give one series, or that have a series called up of their own.
+var severalWays = []string{"repeated", "repeated-untimed", "clash", "clash-honored", "rewritten"}
+
+// samplesOf is what the fed one has as scrape_samples_post_metric_relabeling of a scrape.
+func (c *comparison) samplesOf(n int) float64 {
+	for series, values := range c.fed.series {
+		if strings.HasPrefix(series, `__name__="scrape_samples_post_metric_relabeling"`) {
+			return leading(values[slot{scraped, int64(n)}])
+		}
+	}
+	return math.NaN()
+}
+
+// before tells whether a scrape failed in the middle of a body, and a series is there before that place.
+func (c *comparison) before(n int, series string) bool {
+	if !c.fed.downAt[n] || !c.direct.downAt[n] || c.answers == nil {
+		return false
+	}
+	if c.seen[n] == nil {
+		c.seen[n] = beforeFailure(c.direct.target, c.answers(n))
+	}
+	exposed, ok := c.direct.exposed[series]
+	if !ok {
+		exposed = c.fed.exposed[series]
+	}
+	return c.seen[n][exposed]
 }
 
 const customBuckets = "a histogram with custom buckets, or its exemplars, has no form in version 1.0"
@@ -321,19 +362,10 @@ func (c *comparison) custom(series string) bool {
 	return false
 }
 
-// refusedSeries are those whose times go back.
-var refusedSeries = regexp.MustCompile(`__name__="timed",.*n="(back|half|changing|same time)"`)
+// refusedMost is how many series have times that go back; refusedSeries are those.
+const refusedMost = 4
 
-// staleBefore tells whether what the fed one has of a series before a scrape is a marker.
-func (c *comparison) staleBefore(series string, s slot) bool {
-	before, last := "", -1
-	for x, v := range c.fed.series[series] {
-		if n := c.number(x); n < c.number(s) && n > last {
-			before, last = v, n
-		}
-	}
-	return strings.HasPrefix(before, stale)
-}
+var refusedSeries = regexp.MustCompile(`__name__="timed",.*n="(back|half|changing|same time)"`)
 
 func leading(value string) float64 {
 	text, _, _ := strings.Cut(value, " ")
@@ -366,15 +398,6 @@ func (c *comparison) oneExemplars(series string, direct, fed []string) {
 	}
 	direct, fed = keep(direct), keep(fed)
 	c.samples += len(direct)
-	fed = slices.DeleteFunc(fed, func(e string) bool {
-		var s slot
-		fmt.Sscan(e, &s.kind, &s.n)
-		again := s.kind == scraped && c.recalled[int(s.n)] && !slices.Contains(direct, e)
-		if again {
-			c.expected["an exemplar without a time once more after the receiver was killed"]++
-		}
-		return again
-	})
 	if slices.Equal(direct, fed) {
 		return
 	}

@@ -67,7 +67,7 @@ func TestComparison(t *testing.T) {
 			direct, _ := planted(t, w, 0)
 			fed, requests := planted(t, w, 700*time.Millisecond)
 			c.plant(fed)
-			got := w.compare(direct, fed, requests, disturbed{})
+			got := w.compare(direct, fed, requests, nil, disturbed{})
 			if c.want == "" {
 				if len(got.found) > 0 || got.samples != 9 {
 					t.Errorf("%d samples, differences %v", got.samples, got.found)
@@ -90,7 +90,7 @@ func TestComparisonWithoutLost(t *testing.T) {
 		"only there":   {{{scraped, 3}: "1", {scraped, 4}: stale}, {}},
 		"all along":    {{{scraped, 2}: "1", {scraped, 3}: "2", {scraped, 4}: stale}, {{scraped, 2}: "1", {scraped, 4}: stale}},
 	} {
-		if got := c.without(x[0]); fmt.Sprint(got) != fmt.Sprint(x[1]) {
+		if got := c.without("", x[0]); fmt.Sprint(got) != fmt.Sprint(x[1]) {
 			t.Errorf("%s: %v, want %v", name, got, x[1])
 		}
 	}

@@ -56,7 +56,9 @@ type exporter struct {
 
 	t       testing.TB
 	address string
-	stop    chan struct{}
+	// second is another exporter at the same address, under the path /second; nil if there is none.
+	second *exporter
+	stop   chan struct{}
 
 	mu     sync.Mutex
 	server *http.Server
@@ -160,6 +162,10 @@ func (e *exporter) answer(number int) answer {
 
 // ServeHTTP answers one scrape.
 func (e *exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if e.second != nil && r.URL.Path == "/second" {
+		e.second.ServeHTTP(w, r)
+		return
+	}
 	n, ok := e.note(r)
 	if !ok {
 		return

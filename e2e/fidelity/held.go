@@ -72,6 +72,9 @@ type group struct {
 	// times by scrape.
 	times map[int]int64
 	ends  []int64
+	// endedAfter is the scrape before the first of these, 0 if there is none; exposed are the series as the target shows them.
+	endedAfter int
+	exposed    map[string]string
 	// delays are from the time of a scrape until its target was asked.
 	delays []time.Duration
 	faults []string
@@ -80,7 +83,8 @@ type group struct {
 func newGroup(name string) *group {
 	return &group{
 		target: name, series: map[string]map[slot]string{}, exemplars: map[string][]string{}, times: map[int]int64{}, downAt: map[int]bool{},
-		slow: map[int64]bool{}, tracked: slices.Contains([]string{"timed-tracked", "timed-openmetrics", "timed-proto-tracked"}, name),
+		exposed: map[string]string{},
+		slow:    map[int64]bool{}, tracked: slices.Contains([]string{"timed-tracked", "timed-openmetrics", "timed-proto-tracked", "batches-tracked"}, name),
 	}
 }
 
@@ -174,7 +178,9 @@ func (g *group) match(all []*prompb.TimeSeries, requests []request, from int) in
 	next := from
 	for i, u := range ups {
 		if promvalue.IsStaleNaN(u.Value) {
-			g.ends = append(g.ends, u.Timestamp)
+			if g.ends = append(g.ends, u.Timestamp); len(g.ends) == 1 && next > 0 {
+				g.endedAfter = requests[next-1].number
+			}
 			continue
 		}
 		before := len(requests) // the request that is surely a later one's
@@ -258,6 +264,7 @@ func (g *group) fill(all []*prompb.TimeSeries) {
 			put(h.Timestamp, histogramText(h))
 		}
 		g.series[key(ts.Labels)] = values
+		g.exposed[key(ts.Labels)] = exposedKey(ts.Labels)
 	}
 }
 

@@ -17,18 +17,20 @@ import (
 func (w *world) natives(name string, number int) []*dto.MetricFamily {
 	integers := family("native_seconds", "Integers.", dto.MetricType_HISTOGRAM)
 	floats := family("native_rate", "Floats.", dto.MetricType_HISTOGRAM)
+	classic := family("float_classic", "Classic, of floats.", dto.MetricType_HISTOGRAM)
 	gauges := family("native_gauge", "Gauges.", dto.MetricType_GAUGE_HISTOGRAM)
 	for i := range 6 {
 		kv := pairs("n", fmt.Sprint(i))
 		integers.Metric = append(integers.Metric, &dto.Metric{Label: kv, Histogram: w.integer(name, i, number)})
 		floats.Metric = append(floats.Metric, &dto.Metric{Label: kv, Histogram: w.float(name, i, number)})
+		classic.Metric = append(classic.Metric, &dto.Metric{Label: kv, Histogram: w.floatClassic(name, i, number)})
 		gauges.Metric = append(gauges.Metric, &dto.Metric{Label: kv, Histogram: w.integer(name+"g", i, number)})
 	}
 	// Some come and go as others do.
 	if w.phase(number)%5 == 0 {
 		integers.Metric, floats.Metric = integers.Metric[1:], floats.Metric[:4]
 	}
-	return []*dto.MetricFamily{integers, floats, gauges}
+	return []*dto.MetricFamily{integers, floats, classic, gauges}
 }
 
 // spans are those of a histogram at a scrape: mostly as before, now and then others.
@@ -69,6 +71,8 @@ func (w *world) integer(name string, i, number int) *dto.Histogram {
 		h.NegativeSpan, h.NegativeDelta = fill("-")
 	}
 	switch i {
+	case 2:
+		h.ZeroThreshold = proto.Float64(0)
 	case 3: // no bucket at all
 		h.PositiveSpan, h.PositiveDelta, h.NegativeSpan, h.NegativeDelta, total = []*dto.BucketSpan{{Offset: proto.Int32(0), Length: proto.Uint32(0)}}, nil, nil, nil, h.GetZeroCount()
 	case 4: // observed NaN
@@ -104,6 +108,23 @@ func (w *world) float(name string, i, number int) *dto.Histogram {
 		v := float64(w.hash(name, i, b)%1000)/7 + float64(number)*0.1
 		h.PositiveCount = append(h.PositiveCount, v)
 		total += v
+	}
+	if i%2 == 1 {
+		h.NegativeSpan = []*dto.BucketSpan{{Offset: proto.Int32(int32(-i)), Length: proto.Uint32(2)}}
+		h.NegativeCount = []float64{float64(number) / 7, 0.5}
+		total += float64(number)/7 + 0.5
+	}
+	h.SampleCountFloat = proto.Float64(total)
+	return h
+}
+
+// floatClassic has classic buckets of floats.
+func (w *world) floatClassic(name string, i, number int) *dto.Histogram {
+	h := &dto.Histogram{SampleSum: proto.Float64(w.value(2, name, i, number))}
+	total := 0.0
+	for b, le := range []float64{-1, 0.25, 10, math.Inf(1)} {
+		total += float64(number)/3 + float64(w.hash(name, "classic", i, b)%10)
+		h.Bucket = append(h.Bucket, &dto.Bucket{CumulativeCountFloat: proto.Float64(total), UpperBound: proto.Float64(le)})
 	}
 	h.SampleCountFloat = proto.Float64(total)
 	return h

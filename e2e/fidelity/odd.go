@@ -133,6 +133,76 @@ func (w *world) repeated(f format) func(int) answer {
 	}
 }
 
+// batches shows the samples of the last scrapes at each, with times of their own, as exporters that sample faster than they are
+// asked do: of some series all of them again, of others only what is new, one that is not in order. Some have exemplars.
+func (w *world) batches(f format, again int, series ...string) func(int) answer {
+	return func(number int) answer {
+		at := func(n, part int) string {
+			ms := w.begin.UnixMilli() - 600_000 + int64(n)*1000 + int64(part)*300
+			if f == openMetrics {
+				return fmt.Sprintf("%d.%03d", ms/1000, ms%1000)
+			}
+			return fmt.Sprint(ms)
+		}
+		lines := []string{"# TYPE batch counter"}
+		if f != openMetrics {
+			lines = []string{"# TYPE batch_total counter"}
+		}
+		add := func(series string, n, part int, exemplar bool) {
+			text := at(n, part)
+			line := fmt.Sprintf("batch_total{n=%q} %d.%d %s", series, n, part, text)
+			if exemplar && f == openMetrics {
+				line += fmt.Sprintf(" # {id=\"%d-%d\"} 1 %s", n, part, text)
+			}
+			lines = append(lines, line)
+		}
+		if number > w.last {
+			return text(f, number)
+		}
+		for _, series := range series {
+			from := number
+			if series == "all" || series == "exemplars" {
+				from = max(1, number-again)
+			}
+			if series == "flapping" && w.phase(number)%3 == 0 {
+				continue
+			}
+			for n := from; n <= number; n++ {
+				for part := range 3 {
+					add(series, n, part, series == "exemplars")
+				}
+			}
+		}
+		add("disorder", number, 1, false)
+		add("disorder", number, 0, false)
+		add("disorder", number, 2, false)
+		return text(f, number, lines...)
+	}
+}
+
+// openMetricsTypes has what only that format has: info, state sets, units, gauge histograms, unknown types.
+func (w *world) openMetricsTypes(number int) answer {
+	n := w.phase(number)
+	lines := []string{
+		"# TYPE build info", "# HELP build What was built.", fmt.Sprintf(`build_info{version="1.%d"} 1`, n/20),
+		"# TYPE mode stateset", "# HELP mode What it does.", fmt.Sprintf(`mode{mode="a"} %d`, n%2), fmt.Sprintf(`mode{mode="b"} %d`, 1-n%2),
+		"# TYPE water_litres gauge", "# UNIT water_litres litres", "# HELP water_litres Water.", fmt.Sprintf("water_litres %d.25", number),
+		"# TYPE queue gaugehistogram", "# HELP queue How long it is.",
+	}
+	for i, le := range []string{"1.0", "10.0", "+Inf"} {
+		line := fmt.Sprintf(`queue_bucket{le=%q} %d`, le, number%7+i)
+		if number <= w.last && i == 1 {
+			line += fmt.Sprintf(` # {id="%d"} 5`, number)
+		}
+		lines = append(lines, line)
+	}
+	lines = append(lines, fmt.Sprintf("queue_gcount %d", number%7+2), fmt.Sprintf("queue_gsum %d", number),
+		"# TYPE what unknown", "# HELP what Nobody knows.", fmt.Sprintf("what %d", -number),
+		"# TYPE span_seconds summary", "# UNIT span_seconds seconds", fmt.Sprintf(`span_seconds{quantile="0.5"} %d`, number), `span_seconds{quantile="1.0"} NaN`,
+		fmt.Sprintf("span_seconds_count %d", number), fmt.Sprintf("span_seconds_sum %d", 2*number), "span_seconds_created 1.5")
+	return text(openMetrics, number, lines...)
+}
+
 // rewritten is for metric_relabel_configs.
 func (w *world) rewritten(name string) func(int) answer {
 	return func(number int) answer {

@@ -139,22 +139,29 @@ func metadataOf(p *harness.Prometheus, name string) (map[string]string, error) {
 func (r *report) starts(x *site) {
 	x.strict.mu.Lock()
 	defer x.strict.mu.Unlock()
-	n := 0
+	counters, histograms := 0, 0
 	for series, got := range x.strict.starts {
-		if labelOf(series, "who") != "mixed-protobuf" || labelOf(series, "__name__") != "requests_total" {
+		var want int64
+		switch labelOf(series, "who") + " " + labelOf(series, "__name__") {
+		case "mixed-protobuf requests_total":
+			counters++
+			code, err := strconv.Atoi(labelOf(series, "code"))
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			want = x.fleet.w.begin.Add(-time.Hour).Add(time.Duration(code-200) * time.Second).UnixMilli()
+		case "mixed-native native_seconds":
+			histograms++
+			want = x.fleet.w.begin.Add(-2 * time.Hour).UnixMilli()
+		default:
 			continue
 		}
-		n++
-		code, err := strconv.Atoi(labelOf(series, "code"))
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if want := x.fleet.w.begin.Add(-time.Hour).Add(time.Duration(code-200) * time.Second).UnixMilli(); got != want {
+		if got != want {
 			r.found = append(r.found, difference{"start timestamps", series, "", fmt.Sprint(want), fmt.Sprint(got)})
 		}
 	}
-	if n != 12 {
-		r.t.Errorf("start timestamps of %d counters, want 12", n)
+	if counters != 12 || histograms != 6 {
+		r.t.Errorf("start timestamps of %d counters and %d native histograms, want 12 and 6", counters, histograms)
 	}
 }
 

@@ -96,11 +96,21 @@ func (x *site) reload() {
 		if !ok {
 			x.t.Fatal("no target relabelled")
 		}
-		return head + "labels: {who: relabelled, site: there}" + tail
+		return strings.Replace(head+"labels: {who: relabelled, site: there}"+tail, slowerConfig, slowerLater, 1)
 	}
+	x.disturbed.reloaded = time.Now()
 	x.direct.Rewrite(x.t, change(x.directYAML("removed-reload")))
 	x.direct.Signal(syscall.SIGHUP)
 	x.poller.Reload(x.t, change(x.pollerYAML("removed-reload")))
+}
+
+// giveBack lets the target that went away by its file return.
+func (x *site) giveBack() {
+	for _, j := range x.fleet.jobs {
+		if j.name == "returning" {
+			x.writeTargets(j, true)
+		}
+	}
 }
 
 // restartPoller ends it in a way, waits and starts it again.
@@ -112,22 +122,24 @@ func (x *site) restartPoller(end func()) {
 	x.poller.Ready(x.t)
 }
 
-// restartReceiver is the same of the receiver; killed says that it may have forgotten what it saw last.
-func (x *site) restartReceiver(end func(), killed bool) {
-	if killed {
-		x.disturbed.killed = append(x.disturbed.killed, time.Now())
-	}
+// restartReceiver is the same of the receiver.
+func (x *site) restartReceiver(end func()) {
 	end()
 	time.Sleep(500 * time.Millisecond)
 	x.receiver.Restart(x.t)
 	x.receiver.Ready(x.t)
 }
 
+// fewer tells of which targets there are fewer scrapes than of the others.
+func fewer(name string) bool {
+	return strings.HasPrefix(name, "removed-") || strings.HasPrefix(name, "fails-") || name == "returning" || name == "slower"
+}
+
 // least is the number of scrapes of the target that was asked least, of those that last.
 func (x *site) least(of asker) (int, string) {
 	least, name := 1<<30, ""
 	for n, e := range x.fleet.all {
-		if strings.HasPrefix(n, "removed-") || strings.HasPrefix(n, "fails-") {
+		if fewer(n) {
 			continue
 		}
 		if c := e.count(of); c < least {

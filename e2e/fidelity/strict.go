@@ -123,10 +123,11 @@ func (s *strict) take(ts *writev2.TimeSeries, symbols []string) {
 	}
 	for _, x := range ts.Histograms {
 		times = append(times, x.Timestamp)
+		s.starts[name] = x.StartTimestamp
 	}
 	for _, at := range times {
 		// Times of its own may be in any order: Prometheus' own writer does not send those that are not in order.
-		if newest, ok := s.newest[name]; ok && at < newest && !strings.Contains(name, `__name__="timed`) && !strings.Contains(name, `__name__="twice`) {
+		if newest, ok := s.newest[name]; ok && at < newest && !strings.Contains(name, `__name__="timed`) && !strings.Contains(name, `__name__="batch_total`) {
 			s.fault("%s is not in order", name)
 		}
 		s.newest[name] = max(s.newest[name], at)

@@ -61,6 +61,9 @@ next:
 
 func (s *fleet) path(job string) string { return filepath.Join(s.dir, job+".yaml") }
 
+// slowerConfig becomes slowerLater in the middle.
+const slowerConfig, slowerLater = "scrape_interval: 1501ms", "scrape_interval: 2900ms"
+
 const untimed = "honor_timestamps: false"
 
 // newFleet starts the targets; size is the number of series of a large one.
@@ -113,10 +116,24 @@ relabel_configs:
 - {source_labels: [__param_module], target_label: module}
 - {target_label: 'label.with dots', replacement: ü}
 `, w.mixed("renamed", text004))
+	for _, scheme := range []string{"dots", "values"} {
+		s.add(t, "escaped-"+scheme, "metric_name_validation_scheme: legacy\nmetric_name_escaping_scheme: "+scheme, w.mixed("escaped-"+scheme, text004))
+	}
+	s.add(t, "batches", "", w.batches(text004, 3, "all", "new", "flapping"))
+	s.add(t, "batches-tracked", "track_timestamps_staleness: true", w.batches(text100, 1, "all", "new"))
+	s.add(t, "batches-openmetrics", "", w.batches(openMetrics, 2, "all", "new", "flapping", "exemplars"))
+	s.add(t, "batches-ignored", untimed, w.batches(text004, 1, "new"))
+	s.add(t, "openmetrics-types", "", w.openMetricsTypes)
+	s.add(t, "shared-a", "", w.mixed("shared-a", text004))
+	shared := s.all["shared-a"]
+	shared.second = &exporter{name: "shared-b", address: shared.address, answers: w.mixed("shared-b", text100), t: t, stop: shared.stop}
+	s.all["shared-b"] = shared.second
+	s.jobs = append(s.jobs, &job{name: "shared-b", config: "metrics_path: /second", targets: []*exporter{shared.second}})
+	s.add(t, "slower", slowerConfig, w.mixed("slower", text004))
 	s.add(t, "escaped", "metric_name_validation_scheme: legacy\nmetric_name_escaping_scheme: underscores", w.mixed("escaped", text004))
 
 	config := map[string]string{
-		"samples": "sample_limit: 50", "large": "body_size_limit: 4KB", "labels": "label_limit: 7",
+		"samples": fmt.Sprint("sample_limit: ", sampleLimit), "large": "body_size_limit: 4KB", "labels": "label_limit: 7",
 		"longname": "label_name_length_limit: 80", "longvalue": "label_value_length_limit: 200",
 	}
 	for name, how := range w.failures() {
@@ -129,6 +146,8 @@ relabel_configs:
 	steady := *w // how long they are there differs by a scrape or two
 	steady.steady = true
 	s.add(t, "removed-file", "", steady.mixed("removed-file", native))
+	s.jobs[len(s.jobs)-1].file = true
+	s.add(t, "returning", "", steady.mixed("returning", text004))
 	s.jobs[len(s.jobs)-1].file = true
 	s.add(t, "removed-reload", "", steady.mixed("removed-reload", text100))
 	s.add(t, "relabelled", "", steady.mixed("relabelled", text004))

@@ -87,6 +87,12 @@ func NewEncoder(epoch uint64, t *Target, opts EncoderOptions) *Encoder {
 // Position is that of the frame appended last, 0 before the first.
 func (e *Encoder) Position() uint64 { return e.position }
 
+// Retarget gives the target another interval and timeout from the next frame on. Its id and labels stay.
+func (e *Encoder) Retarget(t *Target) {
+	e.target = t
+	e.Reset()
+}
+
 // Reset makes the next scrape a keyframe: after frames were dropped that later ones would build on.
 func (e *Encoder) Reset() {
 	for _, s := range e.states {

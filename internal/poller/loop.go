@@ -71,18 +71,24 @@ func (l *loop) begun() bool {
 	return l.encoder != nil
 }
 
-// adopt goes on under the id of a loop that stops, if what frames say of the target stays the same.
+// adopt goes on under the id of a loop that stops, if the target is the same one to those who read its frames: it may have another
+// interval and timeout, as in Prometheus, which writes no stale markers then.
 func (l *loop) adopt(old *loop) bool {
 	old.mu.Lock()
 	defer old.mu.Unlock()
-	if old.encoder == nil || l.begun() || !labels.Equal(l.target.Labels, old.target.Labels) ||
-		l.interval != old.interval || l.timeout != old.timeout || l.target.TrackTimestamps != old.target.TrackTimestamps {
+	if old.encoder == nil || l.begun() || !labels.Equal(l.target.Labels, old.target.Labels) || l.target.TrackTimestamps != old.target.TrackTimestamps {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.def, l.encoder, l.sent, l.schema = old.def, old.encoder, old.sent, old.schema
 	l.status, l.losses, l.last = old.status, old.losses, old.last
+	if l.interval != old.interval || l.timeout != old.timeout {
+		def := *old.def
+		def.Interval, def.Timeout = l.interval, l.timeout
+		l.def = &def
+		l.encoder.Retarget(l.def)
+	}
 	old.encoder, old.schema = nil, nil
 	return true
 }

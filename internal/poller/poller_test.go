@@ -223,8 +223,13 @@ func TestRelabelledAndAdopted(t *testing.T) {
 			t.Errorf("other labels: %s", got)
 		}
 		update("b", "two", 20*time.Second) // frames name the interval
-		if got := kinds(w.frames("b")); strings.Count(got, "E2") != 1 || strings.HasSuffix(got, "E2") {
-			t.Errorf("another interval: %s", got)
+		frames = w.frames("b")
+		first, last := frames[0].Target, frames[len(frames)-1].Target
+		if got := kinds(frames); strings.Trim(got, "u") != "" || first.ID != last.ID {
+			t.Errorf("another interval must not end a target: %s", got)
+		}
+		if first.Interval != 10*time.Second || last.Interval != 20*time.Second {
+			t.Errorf("intervals %v and %v", first.Interval, last.Interval)
 		}
 		w.stop()
 		w.read()

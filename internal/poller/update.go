@@ -10,8 +10,8 @@ import (
 )
 
 // Update says what to scrape from now on, in place of what was said before; it may be called before Run and while it
-// runs. A target whose key is known goes on without missing a scrape. One that keeps labels, interval and timeout, but
-// is asked otherwise, goes on under its id. The others end, and new ones begin.
+// runs. A target whose key is known goes on without missing a scrape. One that keeps its labels, but is asked otherwise or at
+// another interval, goes on under its id. The others end, and new ones begin.
 func (p *Poller) Update(targets []*target.Target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

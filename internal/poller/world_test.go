@@ -223,7 +223,7 @@ func (w *world) read() (all []decoded) {
 			if f.Kind == frame.Scraped {
 				samples += len(f.Schema.Series)
 			}
-			id, who := f.Target.ID, f.Target.Labels.String()+f.Target.Interval.String()
+			id, who := f.Target.ID, f.Target.Labels.String()
 			if ended[id] {
 				w.t.Errorf("a frame of target %d after its end", id)
 			}
