@@ -48,7 +48,7 @@ func (p *Pipeline) receiveOnce(ctx context.Context, s *source) error {
 	if err := p.readBack(ctx, s, floor, send); err != nil {
 		return err
 	}
-	var parts stream.Joiner
+	parts := stream.Joiner{Owner: s.sender}
 	return s.Consumer.Receive(ctx, func(ev stream.Event) {
 		switch ev.Kind {
 		case stream.Restarted:
@@ -74,7 +74,7 @@ func (p *Pipeline) readBack(ctx context.Context, s *source, floor stream.Floor, 
 		from = floor.Stored.Add(-readBack)
 	}
 	count := 0
-	var parts stream.Joiner
+	parts := stream.Joiner{Owner: s.sender}
 	err := s.History.Read(ctx, stream.Range{From: from, To: floor.Sequence}, func(m stream.Message) error {
 		count++
 		if whole := join(&parts, &m); whole != nil {
@@ -84,6 +84,18 @@ func (p *Pipeline) readBack(ctx context.Context, s *source, floor stream.Floor, 
 	})
 	p.Logger.Debug("read back", "stream", s.Name, "count", count, "from", from)
 	return err
+}
+
+// sender is the publisher that a subject proves, else the subject.
+func (s *source) sender(subject string) string {
+	if s.Publisher == nil {
+		return subject
+	}
+	publisher, err := s.Publisher(subject)
+	if err != nil {
+		return subject
+	}
+	return publisher
 }
 
 // join gives the message that came whole or with its last part, or nil. A damaged part is handed on as it is, to be

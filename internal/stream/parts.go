@@ -22,10 +22,15 @@ const (
 	partVersion = 1
 	// partHeader is the most that stands before the data of a part.
 	partHeader = len(partMagic) + 1 + 3*binary.MaxVarintLen32 + 4
-	// maxWhole bounds a message that travels as parts, maxParts their number, maxOpen what a Joiner holds of all messages.
-	maxWhole = 64 << 20
-	maxParts = 1 << 16
-	maxOpen  = 128 << 20
+	// maxWhole bounds a message that travels as parts, maxParts their number, maxOpen what a Joiner holds of all messages:
+	// wholeCost for each, the bytes that it will have, and partCost for each part. So no more than maxOpen/partCost parts
+	// are held without being acknowledged, which is less than a consumer may have on its way (20,000): messages that are
+	// never finished do not keep it from going on.
+	maxWhole  = 64 << 20
+	maxParts  = 1 << 12
+	maxOpen   = 192 << 20
+	wholeCost = 128 << 10
+	partCost  = 16 << 10
 	// openFor is how long a message may lack parts while nothing newer comes on its subject.
 	openFor = 10 * time.Minute
 )
@@ -122,21 +127,32 @@ func ParsePart(message []byte) (Part, error) {
 }
 
 // Joiner puts messages that came as parts together again. It is used by one goroutine.
+//
+// What is open at a time is bounded. Above it, whoever has most open loses the oldest of it, so that nobody can push out
+// what others send.
 type Joiner struct {
+	// Owner, if set, tells who sends on a subject; without it each subject is one sender's.
+	Owner func(subject string) string
+
 	open  map[string]*whole // by subject
-	bytes int
+	held  int               // the costs of all that is open
+	since time.Time         // nothing of it has waited for longer
 }
 
 // whole is a message that lacks parts.
 type whole struct {
 	first  Part
+	owner  string
 	data   []byte
-	parts  []Message // without their data
+	parts  []Message // those of data, without theirs
 	next   int       // the number of the part that is wanted
 	last   uint64    // sequence of the newest part
-	since  time.Time // when the first part was stored
+	since  time.Time // when the newest part was stored
 	redone bool      // one of the parts was delivered before
 }
+
+// cost is what a message is counted with from its first part on: it may grow to that.
+func (w *whole) cost() int { return wholeCost + w.first.Size + w.first.Parts*partCost }
 
 // Add takes a message in the order of its stream. It returns the message itself if it is no part, the whole message
 // with its last part, else nil. Whole messages have the sequence and time of their last part, and acknowledging one
@@ -145,6 +161,7 @@ type whole struct {
 // Parts whose message stays incomplete are acknowledged when a newer message comes on their subject: publishers send
 // all parts again until all are stored.
 func (j *Joiner) Add(m *Message) (*Message, error) {
+	j.expire(m.Stored)
 	w := j.open[m.Subject]
 	if !IsPart(m.Data) {
 		if w != nil {
@@ -161,55 +178,92 @@ func (j *Joiner) Add(m *Message) (*Message, error) {
 		w = nil
 	}
 	if w == nil {
-		if w = j.begin(m, p); p.Number != 1 {
-			j.abandon(m.Subject, w) // the first ones are gone from the stream
+		if p.Number != 1 { // the first ones are gone from the stream
+			return nil, m.acknowledge()
+		}
+		if w = j.begin(m, p); w == nil {
 			return nil, m.acknowledge()
 		}
 	}
 	return j.part(m, p, w)
 }
 
-func (j *Joiner) begin(m *Message, p Part) *whole {
+// expire abandons what lacks parts for too long.
+func (j *Joiner) expire(now time.Time) {
+	if len(j.open) == 0 || now.Sub(j.since) <= openFor {
+		return
+	}
+	j.since = now
 	for subject, w := range j.open {
-		if m.Stored.Sub(w.since) > openFor {
+		if now.Sub(w.since) > openFor {
 			j.abandon(subject, w)
+		} else if w.since.Before(j.since) {
+			j.since = w.since
 		}
 	}
-	if j.bytes+p.Size > maxOpen {
-		for subject, w := range j.open {
-			j.abandon(subject, w)
-		}
+}
+
+// begin opens a message; nil if there is no room for it.
+func (j *Joiner) begin(m *Message, p Part) *whole {
+	w := &whole{first: p, owner: m.Subject, next: 1, since: m.Stored}
+	if j.Owner != nil {
+		w.owner = j.Owner(m.Subject)
 	}
-	if j.open == nil {
-		j.open = map[string]*whole{}
+	if len(j.open) == 0 {
+		j.open, j.since = map[string]*whole{}, m.Stored
 	}
-	w := &whole{first: p, next: 1, since: m.Stored}
 	j.open[m.Subject] = w
-	return w
+	j.held += w.cost()
+	for j.held > maxOpen {
+		subject := j.oldest(j.most(), w)
+		j.abandon(subject, j.open[subject])
+	}
+	return j.open[m.Subject]
+}
+
+// most is whoever has most open.
+func (j *Joiner) most() (owner string) {
+	costs := map[string]int{}
+	for _, w := range j.open {
+		costs[w.owner] += w.cost()
+	}
+	for o, cost := range costs {
+		if cost > costs[owner] || owner == "" {
+			owner = o
+		}
+	}
+	return owner
+}
+
+// oldest is the subject on which an owner's oldest message is open, the newest one's only if there is no other.
+func (j *Joiner) oldest(owner string, newest *whole) (subject string) {
+	var found *whole
+	for s, w := range j.open {
+		if w.owner == owner && (found == nil || found == newest || w != newest && w.since.Before(found.since)) {
+			subject, found = s, w
+		}
+	}
+	return subject
 }
 
 func (j *Joiner) part(m *Message, p Part, w *whole) (*Message, error) {
 	if p.Number == 1 && w.next > 1 { // sent again from the start
-		j.bytes -= len(w.data)
+		w.acknowledge()
 		w.data, w.next = w.data[:0], 1
+	}
+	if p.Number != w.next {
+		return nil, m.acknowledge() // it is sent again later
 	}
 	kept := *m
 	kept.Data = nil
-	w.parts, w.last = append(w.parts, kept), max(w.last, m.Sequence)
+	w.parts, w.last, w.since = append(w.parts, kept), max(w.last, m.Sequence), m.Stored
 	w.redone = w.redone || m.Redelivered
-	if p.Number != w.next {
-		if len(w.parts) > 2*maxParts {
-			j.abandon(m.Subject, w)
-		}
-		return nil, nil // sent again later
-	}
 	if len(w.data)+len(p.Data) > p.Size {
 		j.abandon(m.Subject, w)
 		return nil, nil
 	}
 	w.next++
 	w.data = append(w.data, p.Data...)
-	j.bytes += len(p.Data)
 	if p.Number < p.Parts {
 		return nil, nil
 	}
@@ -249,19 +303,25 @@ func (w *whole) message(m *Message) *Message {
 // abandon acknowledges the parts of a message that stays incomplete.
 func (j *Joiner) abandon(subject string, w *whole) {
 	j.drop(subject, w)
+	w.acknowledge()
+}
+
+// acknowledge lets go of the parts that came.
+func (w *whole) acknowledge() {
 	for i := range w.parts {
 		_ = w.parts[i].acknowledge()
 	}
+	w.parts = w.parts[:0]
 }
 
 func (j *Joiner) drop(subject string, w *whole) {
 	delete(j.open, subject)
-	j.bytes -= len(w.data)
+	j.held -= w.cost()
 }
 
 // Reset forgets all parts: after Restarted they come again.
 func (j *Joiner) Reset() {
-	j.open, j.bytes = nil, 0
+	j.open, j.held = nil, 0
 }
 
 func (m *Message) acknowledge() error {

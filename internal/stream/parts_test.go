@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -85,8 +86,8 @@ func TestPartsRoundTrip(t *testing.T) {
 				t.Errorf("%d parts are not acknowledged with the whole: %v", s.unacked(), err)
 			}
 		}
-		if len(j.open) != 0 || j.bytes != 0 {
-			t.Errorf("%d messages with %d bytes are still held", len(j.open), j.bytes)
+		if len(j.open) != 0 || j.held != 0 {
+			t.Errorf("%d messages with %d bytes are still held", len(j.open), j.held)
 		}
 	}
 }
@@ -164,8 +165,8 @@ func TestPartsThatStayIncompleteAreBounded(t *testing.T) {
 		if _, err := j.Add(s.message(strings.Repeat("s", i+1), big[0])); err != nil {
 			t.Fatal(err)
 		}
-		if j.bytes > maxOpen {
-			t.Fatalf("%d bytes are held, limit %d", j.bytes, maxOpen)
+		if j.held > maxOpen {
+			t.Fatalf("%d bytes are held, limit %d", j.held, maxOpen)
 		}
 	}
 	old := s.message("late", random(10))
@@ -194,7 +195,7 @@ func TestParsePartRefuses(t *testing.T) {
 		"version":         {header(2, 1, 2, 10), "version 2, known is 1"},
 		"part 0":          {header(1, 0, 2, 10), "number 1 of its header is 0"},
 		"behind the last": {header(1, 3, 2, 10), "part 3 of 2"},
-		"too many":        {header(1, 1, maxParts+1, 1<<20), "number 2 of its header is 65537, allowed is 1 to 65536"},
+		"too many":        {header(1, 1, maxParts+1, 1<<20), "number 2 of its header is 4097, allowed is 1 to 4096"},
 		"too large":       {header(1, 1, 2, maxWhole+1), "number 3 of its header is 67108865"},
 		"more than bytes": {header(1, 1, 5, 4), "part 1 of 5, in all 4 bytes"},
 		"cut short":       {header(1, 1, 2, 10)[:8], "it ends after 8 bytes"},
@@ -245,8 +246,86 @@ func FuzzJoiner(f *testing.F) {
 				}
 			}
 		}
-		if j.bytes > maxOpen {
-			t.Fatalf("%d bytes are held", j.bytes)
+		if j.held > maxOpen {
+			t.Fatalf("%d bytes are held", j.held)
 		}
 	})
+}
+
+// flood sends the first of so many parts of messages that never end, on a subject each, and says what they claim to be.
+func flood(t *testing.T, s *tape, j *Joiner, prefix string, messages, parts, size int) {
+	t.Helper()
+	at := s.message("now", nil).Stored
+	for i := range messages {
+		b := append([]byte(partMagic), partVersion, 1)
+		b = binary.AppendUvarint(b, uint64(parts))
+		b = binary.AppendUvarint(b, uint64(size))
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(i)), 'x')
+		m := s.message(fmt.Sprint(prefix, ".", i), b)
+		m.Stored = at
+		if whole, err := j.Add(m); whole != nil || err != nil {
+			t.Fatal(whole, err)
+		}
+		if j.held > maxOpen {
+			t.Fatalf("%d bytes may come to be held, limit %d", j.held, maxOpen)
+		}
+	}
+}
+
+// Whoever opens messages without end, however they are made, loses those, and nobody else any; and what is held without
+// being acknowledged stays less than a consumer may have on its way.
+func TestPartsOfAHostilePublisher(t *testing.T) {
+	for name, c := range map[string]struct{ messages, parts, size int }{
+		"many small": {3000, 2, 2}, "many parts": {500, maxParts, maxParts}, "large": {500, 2, maxWhole}, "the largest": {500, maxParts, maxWhole},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s tape
+			j := Joiner{Owner: func(subject string) string { owner, _, _ := strings.Cut(subject, "."); return owner }}
+			message := random(1 << 20)
+			parts := cut(t, message, 64<<10)
+			for _, p := range parts[:len(parts)/2] {
+				if _, err := j.Add(s.message("good.live", p)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			flood(t, &s, &j, "evil", c.messages, c.parts, c.size)
+			if n := s.unacked(); n > 12<<10 {
+				t.Errorf("%d messages are not acknowledged", n)
+			}
+			var whole *Message
+			for i, p := range parts[len(parts)/2:] {
+				m := s.message("good.live", p)
+				m.Stored = time.Unix(1000+int64(i), 0)
+				var err error
+				if whole, err = j.Add(m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if whole == nil || !bytes.Equal(whole.Data, message) {
+				t.Error("another publisher's message is lost")
+			}
+		})
+	}
+}
+
+// All parts of the largest number of them fit, and one that never ends is let go of after a time, also if what comes is
+// no part.
+func TestPartsEnd(t *testing.T) {
+	var s tape
+	var j Joiner
+	for i := range maxParts - 1 {
+		b := binary.AppendUvarint(append([]byte(partMagic), partVersion), uint64(i+1))
+		b = binary.AppendUvarint(binary.AppendUvarint(b, maxParts), maxParts)
+		if _, err := j.Add(s.message("a", append(b, 0, 0, 0, 0, 'x'))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := s.unacked(); n != maxParts-1 {
+		t.Errorf("%d of %d parts are held", n, maxParts-1)
+	}
+	later := s.message("b", []byte("x"))
+	later.Stored = later.Stored.Add(openFor + time.Hour)
+	if m, err := j.Add(later); err != nil || m == nil || s.unacked() != 1 || len(j.open) != 0 || j.held != 0 {
+		t.Errorf("%v; %d messages are not acknowledged, %d open with %d bytes", err, s.unacked(), len(j.open), j.held)
+	}
 }
