@@ -33,7 +33,7 @@ type bundle struct {
 // frames counts what the bundle holds, decodable or not.
 func (b *bundle) frames() int { return len(b.raws) }
 
-// quarantine holds the bundles of one subject whose version is not known.
+// quarantine holds the bundles of one publisher whose version is not known.
 type quarantine struct {
 	since    time.Time
 	messages []*bundle
@@ -75,7 +75,7 @@ func (p *Pipeline) take(ctx context.Context, s *source, m *stream.Message) {
 	var version *frame.VersionError
 	switch {
 	case errors.As(err, &version):
-		p.hold(m.Subject, b, err)
+		p.hold(s.sender(m.Subject), b, err)
 	case err != nil:
 		p.dropMessage(b, reason, err)
 	default:
@@ -156,10 +156,10 @@ func (p *Pipeline) deliver(ctx context.Context, b *bundle) {
 		return
 	}
 	publisher := b.parsed.Publisher
-	p.Metrics.seen.WithLabelValues(publisher).Set(float64(p.now.UnixMilli()) / 1000)
+	p.Metrics.seen.WithLabelValues(p.Metrics.names.known(publisher)).Set(float64(p.now.UnixMilli()) / 1000)
 	p.Publishers.saw(publisher, b.message.Stored, b.decoded)
 	if b.skip {
-		p.metrics.already.WithLabelValues(p.Name, publisher, "false").Add(float64(len(b.decoded)))
+		p.metrics.already.WithLabelValues(p.Name, p.Metrics.names.known(publisher), "false").Add(float64(len(b.decoded)))
 		p.recall(ctx, b)
 		p.release(b)
 		return
@@ -174,7 +174,7 @@ func (p *Pipeline) handOver(ctx context.Context, b *bundle) {
 	publisher := b.parsed.Publisher
 	k := laneKey{publisher, b.parsed.Lane, b.parsed.Epoch}
 	if b.repeated {
-		p.metrics.already.WithLabelValues(p.Name, publisher, "true").Add(float64(len(b.decoded)))
+		p.metrics.already.WithLabelValues(p.Name, p.Metrics.names.known(publisher), "true").Add(float64(len(b.decoded)))
 	}
 	if p.done.begin(k, b.parsed.Seq) != nil {
 		return // not noted, so not delivered; Run ends with the error
@@ -276,24 +276,24 @@ func (p *Pipeline) retry(ctx context.Context) {
 }
 
 // hold keeps a message whose version is not known, in the hope of a newer receiver.
-func (p *Pipeline) hold(subject string, b *bundle, err error) {
-	q := p.unknown[subject]
+func (p *Pipeline) hold(sender string, b *bundle, err error) {
+	q := p.unknown[sender]
 	if q == nil {
 		q = &quarantine{since: p.now}
-		p.unknown[subject] = q
+		p.unknown[sender] = q
 		p.Logger.Error("messages in a form that this version does not know are held back; update this receiver",
-			"subject", subject, "error", err, "duration", p.Limits.VersionAge, "limit", p.Limits.VersionBundles)
+			"subject", b.message.Subject, "error", err, "duration", p.Limits.VersionAge, "limit", p.Limits.VersionBundles)
 	}
 	q.messages = append(q.messages, b)
 	if len(q.messages) >= p.Limits.VersionBundles {
-		p.giveUp(subject, q)
+		p.giveUp(sender, q)
 	}
 }
 
 // giveUp counts and acknowledges the messages of a quarantine.
-func (p *Pipeline) giveUp(subject string, q *quarantine) {
+func (p *Pipeline) giveUp(sender string, q *quarantine) {
 	for _, b := range q.messages {
 		p.dropMessage(b, "unknown_version", errors.New("held back for as long as is allowed"))
 	}
-	delete(p.unknown, subject)
+	delete(p.unknown, sender)
 }

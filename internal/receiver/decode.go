@@ -48,6 +48,7 @@ func (p *Pipeline) decodeQueue(ctx context.Context, l *lane) {
 	}
 	if len(l.queue) == 0 {
 		l.queue = nil
+		l.hurried = l.hurried && len(l.held) > 0
 	}
 	if y := l.younger; y != nil && !l.pending() {
 		p.decodeQueue(ctx, y)
@@ -108,8 +109,8 @@ func (p *Pipeline) blockedBy(ctx context.Context, l *lane, b *bundle, err error)
 		asked, abandoned := l.abandoned[missing.id]
 		if !abandoned || p.now.Sub(asked) >= p.Limits.SchemaAge {
 			l.block = block{why: forSchema, schema: missing.id}
-			if abandoned {
-				l.block.age = p.Limits.SchemaAge // it may have been stored again: one answer is enough
+			if abandoned || l.hurried {
+				l.block.age = p.Limits.SchemaAge // one answer is enough, in the first case since it may have been stored again
 			}
 			p.askSchema(ctx, l)
 			return true
@@ -150,10 +151,12 @@ func (p *Pipeline) blockedBy(ctx context.Context, l *lane, b *bundle, err error)
 // askSchema fetches the schema that blocks a lane, once a tick, until it is there or has been answered to be missing for
 // long enough. The registry of the stream that the lane comes from is asked first.
 func (p *Pipeline) askSchema(ctx context.Context, l *lane) {
-	if l.block.asking {
-		return
+	share := l.share
+	if l.block.asking || share == nil || share.asking >= schemasAtOnce {
+		return // asked, forgotten, or to be asked at the next tick
 	}
 	l.block.asking = true
+	share.asking++
 	id, asked := l.block.schema, p.now
 	registries := make([]Registry, 0, len(p.sources))
 	if len(l.queue) > 0 {
@@ -166,7 +169,10 @@ func (p *Pipeline) askSchema(ctx context.Context, l *lane) {
 	}
 	go func() {
 		_, err := p.Schemas.Fetch(ctx, l.key.publisher, id, registries)
-		p.answers.post(func() { p.schemaAnswer(ctx, l, id, asked, err) })
+		p.answers.post(func() {
+			share.asking--
+			p.schemaAnswer(ctx, l, id, asked, err)
+		})
 	}()
 }
 
@@ -191,14 +197,23 @@ func (p *Pipeline) schemaAnswer(ctx context.Context, l *lane, id frame.SchemaID,
 		}
 		p.Logger.Log(ctx, level, "schema is nowhere to be found: its frames are lost", "publisher", l.key.publisher,
 			"lane", l.key.lane, "epoch", l.key.epochText(), "schema", id.String(), "error", err)
-		if l.abandoned == nil {
-			l.abandoned = make(map[frame.SchemaID]time.Time)
-		}
-		if len(l.abandoned) >= abandonedKept {
-			clear(l.abandoned)
-		}
-		l.abandoned[id] = p.now
+		p.abandonSchema(ctx, l)
+		return
 	}
+	l.block = block{}
+	p.decodeQueue(ctx, l)
+	p.advance(ctx, l)
+}
+
+// abandonSchema has a lane go on without the schema that blocks it.
+func (p *Pipeline) abandonSchema(ctx context.Context, l *lane) {
+	if l.abandoned == nil {
+		l.abandoned = make(map[frame.SchemaID]time.Time)
+	}
+	if len(l.abandoned) >= abandonedKept {
+		clear(l.abandoned)
+	}
+	l.abandoned[l.block.schema] = p.now
 	l.block = block{}
 	p.decodeQueue(ctx, l)
 	p.advance(ctx, l)

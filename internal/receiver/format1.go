@@ -103,7 +103,7 @@ func (p *Pipeline) takeFormat1(ctx context.Context, b *bundle) {
 	seen := format1Seen{m.Time, xxhash.Sum64(m.Body)}
 	switch {
 	case slices.Contains(t.newest.recent, seen):
-		p.metrics.duplicates.WithLabelValues(p.Name, m.Publisher).Inc()
+		p.metrics.duplicates.WithLabelValues(p.Name, p.Metrics.names.known(m.Publisher)).Inc()
 		p.release(b)
 		return
 	case m.Time < t.newest.time && len(t.newest.recent) > 0:

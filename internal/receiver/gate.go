@@ -139,7 +139,7 @@ func (p *Pipeline) discard(b *bundle) {
 		if f.Kind != frame.EpochEnd {
 			count++
 		}
-		p.metrics.discarded.WithLabelValues(p.Name, publisher).Add(float64(samples(f)))
+		p.metrics.discarded.WithLabelValues(p.Name, p.Metrics.names.known(publisher)).Add(float64(samples(f)))
 	}
 	p.metrics.dropped(publisher, "paused", count)
 	h := &b.parsed.Header

@@ -64,6 +64,7 @@ type lane struct {
 	limited time.Time // when states were refused or dropped last because of the limit
 
 	dropUnknown bool // frames of an unknown version are no longer waited with
+	hurried     bool // nothing is waited for until the lane is empty
 }
 
 // block is why a lane does not go on: a schema is fetched, history is read, or a version is not known.
@@ -177,7 +178,7 @@ func (p *Pipeline) accept(ctx context.Context, l *lane, b *bundle) {
 	}
 	l.held[seq] = b
 	p.advance(ctx, l)
-	if len(l.held) >= p.Limits.HoleBundles {
+	if len(l.held) >= p.Limits.HoleBundles || l.hurried && len(l.held) > 0 {
 		p.declareGap(ctx, l)
 	}
 }
@@ -214,7 +215,7 @@ func (p *Pipeline) repeated(l *lane, b *bundle) {
 			return
 		}
 	}
-	p.metrics.duplicates.WithLabelValues(p.Name, l.key.publisher).Inc()
+	p.metrics.duplicates.WithLabelValues(p.Name, p.Metrics.names.known(l.key.publisher)).Inc()
 	p.release(b)
 }
 
@@ -254,7 +255,7 @@ func (p *Pipeline) enqueue(l *lane, b *bundle) {
 // checkTail counts what is missing of the epoch that a new one names as its predecessor.
 func (p *Pipeline) checkTail(l *lane, pre *frame.Predecessor) {
 	if !pre.Clean {
-		p.metrics.uncleanEpochs.WithLabelValues(p.Name, l.key.publisher).Inc()
+		p.metrics.uncleanEpochs.WithLabelValues(p.Name, p.Metrics.names.known(l.key.publisher)).Inc()
 	}
 	k := l.key
 	k.epoch = pre.Epoch

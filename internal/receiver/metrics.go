@@ -29,7 +29,8 @@ type Metrics struct {
 	stateBytes                      *prometheus.GaugeVec
 	shed                            *prometheus.CounterVec
 
-	junk *junkLog
+	junk  *junkLog
+	names names
 }
 
 // NewMetrics registers the metrics of receiving.
@@ -109,28 +110,52 @@ func (m *Metrics) sink(name string) *sinkMetrics {
 }
 
 func (m *sinkMetrics) delivered(publisher string, f *frame.Frame) {
-	m.frames.WithLabelValues(m.name, publisher).Inc()
-	m.samples.WithLabelValues(m.name, publisher).Add(float64(samples(f)))
+	m.frames.WithLabelValues(m.name, m.names.known(publisher)).Inc()
+	m.samples.WithLabelValues(m.name, m.names.known(publisher)).Add(float64(samples(f)))
 }
 
 func (m *sinkMetrics) rejected(publisher, reason string, f *frame.Frame) {
-	m.rejectedFrames.WithLabelValues(m.name, publisher, reason).Inc()
-	m.rejectedSamples.WithLabelValues(m.name, publisher, reason).Add(float64(samples(f)))
+	m.rejectedFrames.WithLabelValues(m.name, m.names.known(publisher), reason).Inc()
+	m.rejectedSamples.WithLabelValues(m.name, m.names.known(publisher), reason).Add(float64(samples(f)))
 }
 
 func (m *sinkMetrics) dropped(publisher, reason string, frames int) {
-	m.droppedFrames.WithLabelValues(m.name, publisher, reason).Add(float64(frames))
+	m.droppedFrames.WithLabelValues(m.name, m.names.known(publisher), reason).Add(float64(frames))
 }
 
 func (m *sinkMetrics) missing(publisher string, bundles uint64) {
-	m.missingBundles.WithLabelValues(m.name, publisher).Add(float64(bundles))
+	m.missingBundles.WithLabelValues(m.name, m.names.known(publisher)).Add(float64(bundles))
 }
 
 func (m *sinkMetrics) lost(publisher string, t frame.Totals) {
 	if t.Frames > 0 {
-		m.lostFrames.WithLabelValues(m.name, publisher).Add(float64(t.Frames))
-		m.lostSamples.WithLabelValues(m.name, publisher).Add(float64(t.Samples))
+		m.lostFrames.WithLabelValues(m.name, m.names.known(publisher)).Add(float64(t.Frames))
+		m.lostSamples.WithLabelValues(m.name, m.names.known(publisher)).Add(float64(t.Samples))
 	}
+}
+
+// names are the publishers that have series of their own. Whoever makes up more than publishersKept is counted without a
+// name.
+type names struct {
+	mu  sync.Mutex
+	all map[string]struct{}
+}
+
+// known is the publisher, or "" for one too many.
+func (n *names) known(publisher string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.all[publisher]; ok {
+		return publisher
+	}
+	if len(n.all) >= publishersKept {
+		return ""
+	}
+	if n.all == nil {
+		n.all = make(map[string]struct{})
+	}
+	n.all[publisher] = struct{}{}
+	return publisher
 }
 
 // junkLog keeps the log readable when somebody sends junk without end: one line a minute for each subject and reason.

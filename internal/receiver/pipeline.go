@@ -125,7 +125,7 @@ type Pipeline struct {
 	sources []*source
 	lanes   map[laneKey]*lane
 	format1 format1
-	unknown map[string]*quarantine // bundles of an unknown version, by subject
+	unknown map[string]*quarantine // bundles of an unknown version, by publisher
 
 	events  chan event
 	answers mailbox

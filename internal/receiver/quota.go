@@ -17,6 +17,8 @@ const (
 	limitedFor = 10 * time.Minute
 	// replaysAtOnce bounds how many lanes are read back at a time: each has a decoder besides the lane's.
 	replaysAtOnce = 4
+	// schemasAtOnce bounds how many schemas of one publisher registries are asked for at a time.
+	schemasAtOnce = 4
 )
 
 // stateLimit is the reason for which frames are dropped that memory has no room for.
@@ -38,6 +40,7 @@ type share struct {
 	publisher string
 	bytes     int64
 	lanes     int
+	asking    int // schemas that registries are asked for now
 }
 
 func newQuota(l *Limits) quota {
@@ -190,7 +193,7 @@ func (p *Pipeline) shed(s *share, bytes int64) bool {
 	if freed == 0 {
 		return false
 	}
-	p.metrics.shed.WithLabelValues(p.Name, s.publisher).Add(float64(targets - largest.decoder.Targets()))
+	p.metrics.shed.WithLabelValues(p.Name, p.Metrics.names.known(s.publisher)).Add(float64(targets - largest.decoder.Targets()))
 	p.Metrics.junk.logged(p.Logger, p.now, s.publisher+"/"+largest.key.lane, stateLimit, fmt.Errorf(
 		"publisher %q has %d of the %d bytes that all publishers have, limit %d: it loses the states of %d targets to others",
 		s.publisher, s.bytes+freed, p.quota.used+freed, p.quota.limit, targets-largest.decoder.Targets()))

@@ -75,7 +75,7 @@ func (p *Pipeline) watch(l *lane, at time.Time) {
 	if !live {
 		return
 	}
-	p.metrics.concurrent.WithLabelValues(p.Name, l.key.publisher).Inc()
+	p.metrics.concurrent.WithLabelValues(p.Name, p.Metrics.names.known(l.key.publisher)).Inc()
 	if !l.rivals.said.IsZero() && at.Sub(l.rivals.said) < rivalsSaid {
 		return
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"weak"
@@ -23,6 +25,10 @@ const (
 	schemaSweep = time.Minute
 	// schemaDiskAge is how long a schema stays on disk without being read.
 	schemaDiskAge = 30 * 24 * time.Hour
+	// schemaDiskBytes bounds what they take on disk.
+	schemaDiskBytes = 1 << 30
+	// unpackedAtOnce bounds how many are unpacked at a time: one may take frame.Limits.SchemaBytes.
+	unpackedAtOnce = 4
 	// schemaFetchTimeout bounds one question to one registry.
 	schemaFetchTimeout = 10 * time.Second
 )
@@ -39,12 +45,16 @@ type Schemas struct {
 	dir    string
 	limits frame.Limits
 	logger *slog.Logger
+	unpack chan struct{} // a token for each that is unpacked
 
 	mu     sync.Mutex
 	loaded map[frame.SchemaID]*cachedSchema
 	bytes  int64 // of those that the cache holds
 	bound  int64 // of bytes; 0 is none
 	swept  time.Time
+
+	disk      int64 // bytes in dir
+	diskBound int64
 }
 
 // cachedSchema is a schema that the cache holds, or one that it only finds again for as long as targets hold it.
@@ -66,7 +76,8 @@ func (s *Schemas) Bound(bytes int64) { s.bound = bytes }
 
 // NewSchemas makes a cache. With a directory, schemas are kept there, and those not read for a month are removed now.
 func NewSchemas(dir string, limits frame.Limits, logger *slog.Logger) (*Schemas, error) {
-	s := &Schemas{dir: dir, limits: limits, logger: logger, loaded: make(map[frame.SchemaID]*cachedSchema)}
+	s := &Schemas{dir: dir, limits: limits, logger: logger, loaded: make(map[frame.SchemaID]*cachedSchema),
+		unpack: make(chan struct{}, unpackedAtOnce), diskBound: schemaDiskBytes}
 	if dir == "" {
 		return s, nil
 	}
@@ -78,12 +89,20 @@ func NewSchemas(dir string, limits frame.Limits, logger *slog.Logger) (*Schemas,
 		return nil, fmt.Errorf("directory for schemas: %w", err)
 	}
 	for _, e := range old {
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > schemaDiskAge {
+		info, err := e.Info()
+		switch {
+		case err != nil:
+		case time.Since(info.ModTime()) > schemaDiskAge || strings.HasPrefix(e.Name(), newSchemaPrefix):
 			_ = os.Remove(filepath.Join(dir, e.Name()))
+		default:
+			s.disk += info.Size()
 		}
 	}
 	return s, nil
 }
+
+// newSchemaPrefix begins the names of files that are not whole yet.
+const newSchemaPrefix = ".new-"
 
 // Lookup gives a schema from memory or disk, or nil.
 func (s *Schemas) Lookup(id frame.SchemaID) *frame.Schema {
@@ -161,6 +180,12 @@ func (s *Schemas) ask(ctx context.Context, r Registry, publisher string, id fram
 		msg, err := r.Schema(ctx, publisher, id)
 		return nil, msg, err
 	}
+	select {
+	case s.unpack <- struct{}{}:
+		defer func() { <-s.unpack }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	schema, err := frame.UnmarshalSchemaDelta(id, msg, parent, s.limits)
 	if err != nil {
 		return nil, err
@@ -233,11 +258,12 @@ func (s *Schemas) unload(c *cachedSchema) {
 }
 
 func (s *Schemas) save(schema *frame.Schema) error {
-	f, err := os.CreateTemp(s.dir, ".new-*")
+	f, err := os.CreateTemp(s.dir, newSchemaPrefix+"*")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(schema.Marshal())
+	message := schema.Marshal()
+	_, err = f.Write(message)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
@@ -246,8 +272,39 @@ func (s *Schemas) save(schema *frame.Schema) error {
 	}
 	if err != nil {
 		_ = os.Remove(f.Name())
+		return err
 	}
-	return err
+	if s.disk += int64(len(message)); s.disk > s.diskBound {
+		return s.trim()
+	}
+	return nil
+}
+
+// trim removes the files of the schemas that were not read for the longest, down to three quarters of what may be there.
+func (s *Schemas) trim() error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	s.disk = 0 // counted anew: one may have been stored twice
+	files := make([]fs.FileInfo, 0, len(entries))
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			files = append(files, info)
+			s.disk += info.Size()
+		}
+	}
+	slices.SortFunc(files, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	for _, f := range files {
+		if s.disk <= s.diskBound/4*3 {
+			break
+		}
+		if err := os.Remove(filepath.Join(s.dir, f.Name())); err != nil {
+			return err
+		}
+		s.disk -= f.Size()
+	}
+	return nil
 }
 
 func (s *Schemas) path(id frame.SchemaID) string { return filepath.Join(s.dir, id.String()) }

@@ -135,11 +135,12 @@ func (p *Pipeline) tickContents(ctx context.Context) {
 		}
 		p.retry(ctx)
 	}
-	for subject, q := range p.unknown {
+	for sender, q := range p.unknown {
 		if p.now.Sub(q.since) > p.Limits.VersionAge {
-			p.giveUp(subject, q)
+			p.giveUp(sender, q)
 		}
 	}
+	p.relieve(ctx)
 }
 
 // listening tells whether messages of every source would be received now.
