@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"syscall"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/model"
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/choria-io/prometheus-streams/internal/enroll"
 )
@@ -47,6 +51,10 @@ func (f *enrolment) run(c *cli) int {
 		_, _ = fmt.Fprintf(c.stderr, "prometheus-streams: enroll: %s; see prometheus-streams enroll --help\n", err)
 		return exitUsage
 	}
+	if err := throughProxy(o); err != nil {
+		_, _ = fmt.Fprintf(c.stderr, "prometheus-streams: enroll: %s\n", err)
+		return exitFailed
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := enroll.Run(ctx, *o); err != nil {
@@ -54,6 +62,31 @@ func (f *enrolment) run(c *cli) int {
 		return exitFailed
 	}
 	return exitOK
+}
+
+// throughProxy has the CA asked through the proxy that HTTPS_PROXY names, unless NO_PROXY names the CA.
+func throughProxy(o *enroll.Options) error {
+	ca, err := o.URL()
+	if err != nil {
+		return err
+	}
+	environment := httpproxy.FromEnvironment()
+	if _, err := url.Parse(environment.HTTPSProxy); err != nil { // which httpproxy would take for none
+		if _, err := url.Parse("http://" + environment.HTTPSProxy); err != nil {
+			return errors.New("HTTPS_PROXY is not the URL of a proxy") // the error would show its password
+		}
+	}
+	proxy, err := environment.ProxyFunc()(ca)
+	if err != nil || proxy == nil {
+		return err
+	}
+	d, err := newProxyDialer(proxy.String())
+	if err != nil {
+		return fmt.Errorf("HTTPS_PROXY: %w", err)
+	}
+	_, _ = fmt.Fprintf(o.Out, "the CA %s is asked through the proxy %s, as HTTPS_PROXY says\n", ca.Host, d.address)
+	o.Dial = func(_ context.Context, network, address string) (net.Conn, error) { return d.Dial(network, address) }
+	return nil
 }
 
 // options is what the command line says. An identity may be given twice, if it is the same.

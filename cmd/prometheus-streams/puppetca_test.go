@@ -13,13 +13,14 @@ import (
 // puppetCA is the scripts' Puppet CA:
 //
 //	puppetca start              starts it; $PUPPETCA is its host:port, with $PUPPETCA_FINGERPRINT and the file $PUPPETCA_BUNDLE
+//	puppetca proxy              starts a proxy that leads to it, as puppet:8140; $PUPPETCA_PROXY is its host:port, for me with hunter2
 //	puppetca autosign           signs each request at once
 //	puppetca waitfor NAME       waits until somebody waits for a signature under a name
 //	puppetca sign NAME          signs it
 //	puppetca requests NAME N    checks how many there were
 func puppetCA(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: puppetca start|autosign|waitfor|sign|requests ...")
+		ts.Fatalf("usage: puppetca start|proxy|autosign|waitfor|sign|requests ...")
 	}
 	if args[0] == "start" {
 		startPuppetCA(ts)
@@ -30,6 +31,11 @@ func puppetCA(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("puppetca start goes first")
 	}
 	switch {
+	case args[0] == "proxy" && len(args) == 1:
+		proxy, stop, err := startTestProxy("me", "hunter2", map[string]string{"puppet:8140": (*ca).Address()})
+		ts.Check(err)
+		ts.Defer(stop)
+		ts.Setenv("PUPPETCA_PROXY", proxy.address)
 	case args[0] == "autosign" && len(args) == 1:
 		(*ca).Autosign(true)
 	case args[0] == "waitfor" && len(args) == 2:

@@ -294,13 +294,25 @@ func (p *testProxy) url(password string) string { return "http://user:" + passwo
 
 func newTestProxy(t *testing.T, s *secured, user, password string) *testProxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, stop, err := startTestProxy(user, password, map[string]string{
+		"nats.example:4222": s.address, "other.example:4222": s.address, "nats.example:443": s.websocket,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(stop)
+	return p
+}
+
+// startTestProxy starts a proxy that wants a password and leads to some places, by host:port.
+func startTestProxy(user, password string, places map[string]string) (p *testProxy, stop func(), err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
 	want := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		to := map[string]string{"nats.example:4222": s.address, "other.example:4222": s.address, "nats.example:443": s.websocket}[r.Host]
+		to := places[r.Host]
 		switch {
 		case r.Header.Get("Proxy-Authorization") != want:
 			w.WriteHeader(http.StatusProxyAuthRequired)
@@ -314,10 +326,10 @@ func newTestProxy(t *testing.T, s *secured, user, password string) *testProxy {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
+		defer there.Close()
 		w.WriteHeader(http.StatusOK)
 		here, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
-			t.Error(err)
 			return
 		}
 		go func() {
@@ -328,6 +340,5 @@ func newTestProxy(t *testing.T, s *secured, user, password string) *testProxy {
 		_ = here.Close()
 	})}
 	go func() { _ = server.Serve(l) }()
-	t.Cleanup(func() { _ = server.Close() })
-	return &testProxy{address: l.Addr().String()}
+	return &testProxy{address: l.Addr().String()}, func() { _ = server.Close() }, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -51,12 +52,13 @@ func is(err error, status int) bool {
 type authority struct {
 	host string // host:port
 	http *http.Client
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// transport, unless it is nil, stands for the network.
 	transport http.RoundTripper
 }
 
-func newAuthority(host string) *authority {
-	a := &authority{host: host}
+func newAuthority(host string, dial func(ctx context.Context, network, address string) (net.Conn, error)) *authority {
+	a := &authority{host: host, dial: dial}
 	a.believe(&tls.Config{InsecureSkipVerify: true}) //nolint:gosec // first contact: what comes is not used before it is verified
 	return a
 }
@@ -66,7 +68,7 @@ func (a *authority) believe(c *tls.Config) {
 	a.close()
 	c.MinVersion = tls.VersionTLS12
 	var transport http.RoundTripper = &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: c, DisableKeepAlives: true, DisableCompression: true,
+		DialContext: a.dial, TLSClientConfig: c, DisableKeepAlives: true, DisableCompression: true,
 		TLSHandshakeTimeout: requestLimit, MaxResponseHeaderBytes: 64 << 10,
 	}
 	if a.transport != nil {

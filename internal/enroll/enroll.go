@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"time"
 
@@ -43,8 +45,16 @@ type Options struct {
 	Wait time.Duration
 	// Poll is the time between two rounds, more than 0.
 	Poll time.Duration
+	// Dial opens the connections to the CA, for proxies; nil is the network's own way.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Out is told what happens, a line each.
 	Out io.Writer
+}
+
+// URL is where the CA is asked.
+func (o *Options) URL() (*url.URL, error) {
+	host, err := address(o.CA)
+	return &url.URL{Scheme: "https", Host: host}, err
 }
 
 // Check says what is wrong with the options, as far as that shows without files and network.
@@ -106,7 +116,7 @@ func newEnroller(o Options, bits int) (*enroller, error) {
 	e := &enroller{Options: o, bits: bits, begin: time.Now()}
 	e.fingerprint, _ = parseFingerprint(o.Fingerprint)
 	host, _ := address(o.CA)
-	e.ca = newAuthority(host)
+	e.ca = newAuthority(host, o.Dial)
 	return e, nil
 }
 

@@ -142,9 +142,12 @@ func readBundle(file string) (*trust, error) {
 		return nil, fmt.Errorf("the CA's certificates %s: %w", file, cause(err))
 	}
 	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxBundle))
+	data, err := io.ReadAll(io.LimitReader(f, maxBundle+1))
 	if err != nil {
 		return nil, fmt.Errorf("the CA's certificates %s: %w", file, cause(err))
+	}
+	if len(data) > maxBundle {
+		return nil, fmt.Errorf("the CA's certificates %s have more than %d bytes", file, maxBundle)
 	}
 	authorities, err := parseAuthorities(data)
 	if err != nil {
@@ -221,18 +224,16 @@ func (e *enroller) meet(ctx context.Context) error {
 	return e.dir.write(crlFile, data, fileMode)
 }
 
-// acquaint gets the CA's certificates. They count if they have the fingerprint, if the bundle vouches for them and for the
-// server, or, with neither, just so.
+// acquaint gets the CA's certificates. They count if they have the fingerprint, if the bundle vouches for them, or, with
+// neither, just so. The server is held against them from then on: of a bundle with the root alone it could not be, as
+// a Puppet server need not send the certificate between.
 func (e *enroller) acquaint(ctx context.Context) error {
 	if e.Bundle != "" {
-		given, err := readBundle(e.Bundle)
-		if err != nil {
+		if _, err := readBundle(e.Bundle); err != nil {
 			return err
 		}
-		e.ca.believe(given.tls())
-	} else {
-		e.ca.believe(&tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is verified with what it answers, below
 	}
+	e.ca.believe(&tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is verified with what it answers, below
 	data, err := e.ca.get(ctx, "certificate/ca", maxBundle)
 	if err != nil {
 		return err
@@ -240,6 +241,11 @@ func (e *enroller) acquaint(ctx context.Context) error {
 	certs, err := parseAuthorities(data)
 	if err != nil {
 		return fmt.Errorf("the certificates that the CA %s serves as its own: %w", e.ca.host, err)
+	}
+	for _, c := range certs {
+		if !c.BasicConstraintsValid || !c.IsCA {
+			return fmt.Errorf("the certificates that the CA %s serves as its own: %s is not that of a CA", e.ca.host, printable(c.Subject.String()))
+		}
 	}
 	if err := e.compare("what "+e.ca.host+" serves", data, certs); err != nil {
 		return err

@@ -1,6 +1,10 @@
 package enroll
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
@@ -32,7 +36,8 @@ func TestWrongCA(t *testing.T) {
 		"fingerprint": {func(_ *testing.T, _ *site, o *Options) { o.Fingerprint = other.Fingerprint() },
 			[]string{"this is not the CA with the fingerprint " + other.Fingerprint(), "has the SHA256 "}},
 		"bundle": {func(t *testing.T, _ *site, o *Options) { o.Bundle = file(t, other.Bundle()) },
-			[]string{"is not the CA that we trust: x509: certificate signed by unknown authority"}},
+			[]string{"file.pem does not vouch for what 127.0.0.1", "CN=Puppet CA: puppet: x509: certificate signed by unknown authority"}},
+		"large bundle": {func(t *testing.T, _ *site, o *Options) { o.Bundle = file(t, make([]byte, maxBundle+1)) }, []string{"file.pem have more than 1048576 bytes"}},
 		"name": {func(t *testing.T, s *site, o *Options) { o.CA = relay(t, s.ca.Address()) },
 			[]string{"is not the CA that we trust: x509: ", "127.0.0.2"}},
 		"no bundle":    {func(_ *testing.T, _ *site, o *Options) { o.Bundle = "/nowhere.pem" }, []string{"/nowhere.pem: no such file"}},
@@ -44,6 +49,19 @@ func TestWrongCA(t *testing.T) {
 			o.Bundle = file(t, s.ca.Bundle())
 			serve(s.ca, "GET /puppet-ca/v1/certificate/ca", http.StatusOK, string(s.ca.Bundle())+string(other.Bundle()))
 		}, []string{"does not vouch for what 127.0.0.1", "CN=Puppet"}},
+		// Who has a certificate of this CA is not the CA.
+		"served one of a client": {func(t *testing.T, s *site, o *Options) {
+			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, client, err := s.ca.Seeds("web2", key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Bundle = file(t, s.ca.Bundle())
+			serve(s.ca, "GET /puppet-ca/v1/certificate/ca", http.StatusOK, string(s.ca.Bundle())+string(client))
+		}, []string{"serves as its own: CN=web2 is not that of a CA"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
@@ -102,9 +120,13 @@ func TestRightCA(t *testing.T) {
 		"with colons": func(_ *testing.T, s *site, o *Options) { o.Fingerprint = colons(s.ca.Bundle()) },
 		"bundle":      func(t *testing.T, s *site, o *Options) { o.Bundle = file(t, s.ca.Bundle()) },
 		"root": func(t *testing.T, s *site, o *Options) {
-			// The server does not send the certificate between, so that it is the CA's own chain that has to be known.
-			o.Bundle = file(t, s.ca.Bundle())
-			o.Fingerprint = s.ca.Fingerprint()
+			// The server does not send the certificate between.
+			_, root := pem.Decode(s.ca.Bundle())
+			o.Bundle = file(t, root)
+		},
+		"root and fingerprint": func(t *testing.T, s *site, o *Options) {
+			_, root := pem.Decode(s.ca.Bundle())
+			o.Bundle, o.Fingerprint = file(t, root), s.ca.Fingerprint()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
