@@ -154,7 +154,7 @@ func (g *guarded) ways() []way {
 			{name: "no tls there", block: at(g.open) + manual, want: "tls is configured and the server offers none"},
 		}},
 		{name: "manual", block: secured + me + manual, wrong: []wrong{
-			{name: "none", block: secured + me, want: "certificate"},
+			{name: "none", block: secured + me, want: "the server's certificate is of none of our authorities"},
 			{name: "server of another authority", block: secured + me + with("ca: foreign-ca.pem, cert: web1.pem, key: web1.key"), want: "the server's certificate is of none of our authorities"},
 			{name: "certificate of another authority", block: secured + me + with("ca: ca-ca.pem, cert: stranger.pem, key: stranger.key"), want: "the server does not take our certificate"},
 			{name: "no certificate", block: secured + me + with("ca: ca-ca.pem"), want: "the server wants a certificate of ours"},
@@ -169,7 +169,7 @@ func (g *guarded) ways() []way {
 		}},
 		{name: "two authorities", block: secured + me + manual, receiver: at(g.mapped) + with("ca: second-ca.pem, cert: web1-second.pem, key: web1-second.key"), wrong: []wrong{
 			{name: "poller's", block: secured + me + with("ca: second-ca.pem, cert: web1.pem, key: web1.key"), want: "the server's certificate is of none of our authorities"},
-			{name: "receiver's", receiver: at(g.mapped) + manual, want: "receiver_stream: "},
+			{name: "receiver's", receiver: at(g.mapped) + manual, want: "of none of our authorities (ca)\n"},
 		}},
 		{name: "password", block: secured + manual + ", user: me, password_file: password", wrong: []wrong{
 			{name: "another", block: secured + manual + ", user: me, password: hunter2-wrong", want: `the server does not accept the user "me" with its password`},
@@ -187,7 +187,7 @@ func (g *guarded) ways() []way {
 		}},
 		{name: "creds", block: at(g.operator) + authed + ", credentials: web1.creds", wrong: []wrong{
 			{name: "of another operator", block: at(g.operator) + authed + ", credentials: elsewhere.creds", want: "the server does not accept the credentials in " + g.dir + "/elsewhere.creds"},
-			{name: "expired", block: at(g.operator) + authed + ", credentials: late.creds", want: "late.creds"},
+			{name: "expired", block: at(g.operator) + authed + ", credentials: late.creds", want: "late.creds, which have expired on "},
 			{name: "no credentials", block: at(g.operator) + authed + ", credentials: password", want: "password: no user JWT in it"},
 			{name: "none", block: at(g.operator) + authed, want: "no user, token, credentials or nkey is configured"},
 		}},
@@ -213,7 +213,10 @@ func (g *guarded) ways() []way {
 			{name: "another name", block: through("tls://other.example:4222", "web1", "hunter4-right"), want: "certificate is valid for nats.example"},
 			{name: "no proxy", block: secured + me + manual + ", proxy_url: 'http://127.0.0.1:1'", want: "connecting to proxy: "},
 		}},
-		{name: "wss through a proxy", block: through("wss://nats.example:443", "web1", "hunter4-right")},
+		{name: "wss through a proxy", block: through("wss://nats.example:443", "web1", "hunter4-right"), wrong: []wrong{
+			{name: "password", block: through("wss://nats.example:443", "web1", "hunter4-wrong"), want: "407 Proxy Authentication Required"},
+			{name: "to the port of nats", block: through("wss://nats.example:4222", "web1", "hunter4-right"), want: "does not speak TLS"},
+		}},
 		{name: "domain", block: at(g.leaf) + ", domain: hub", jetstream: true, refusal: "are of JetStream", wrong: []wrong{
 			{name: "another", block: at(g.leaf) + ", domain: nowhere", want: `nobody answers for the domain "nowhere"`},
 		}},

@@ -328,12 +328,12 @@ func startTestProxy(user, password string, places map[string]string) (p *testPro
 		}
 		defer there.Close()
 		w.WriteHeader(http.StatusOK)
-		here, _, err := w.(http.Hijacker).Hijack()
+		here, early, err := w.(http.Hijacker).Hijack() // the client may have begun to speak
 		if err != nil {
 			return
 		}
 		go func() {
-			_, _ = io.Copy(there, here)
+			_, _ = io.Copy(there, early)
 			_ = there.Close()
 		}()
 		_, _ = io.Copy(here, there)

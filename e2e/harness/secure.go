@@ -112,13 +112,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusOK)
-	here, _, err := w.(http.Hijacker).Hijack()
+	here, early, err := w.(http.Hijacker).Hijack() // the client may have begun to speak
 	if err != nil {
 		there.Close()
 		return
 	}
 	go func() {
-		io.Copy(there, here)
+		io.Copy(there, early)
 		there.Close()
 	}()
 	io.Copy(here, there)

@@ -6,6 +6,8 @@
 package access
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
@@ -181,6 +184,31 @@ func checkCredentials(path string) error {
 	}
 	pair.Wipe()
 	return nil
+}
+
+// expiry is when the rights of a file with credentials end; zero if they do not, or if that cannot be read.
+func expiry(path string) time.Time {
+	data, err := read(path)
+	if err != nil {
+		return time.Time{}
+	}
+	defer clear(data)
+	token, err := nkeys.ParseDecoratedJWT(data)
+	if err != nil {
+		return time.Time{}
+	}
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return time.Time{}
+	}
+	var claims struct {
+		Expires int64 `json:"exp"`
+	}
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(text, &claims) != nil || claims.Expires <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(claims.Expires, 0)
 }
 
 func read(path string) ([]byte, error) {

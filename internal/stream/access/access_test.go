@@ -2,6 +2,7 @@ package access
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -94,6 +95,27 @@ func TestBadOptions(t *testing.T) {
 	}
 }
 
+// Credentials that have expired are said to have.
+func TestExpired(t *testing.T) {
+	_, seed := newSeed(t)
+	file := func(claims string) string {
+		return write(t, []byte("-----BEGIN NATS USER JWT-----\na."+base64.RawURLEncoding.EncodeToString([]byte(claims))+".c\n------END NATS USER JWT------\n"+
+			"-----BEGIN USER NKEY SEED-----\n"+string(seed)+"\n------END USER NKEY SEED------\n"))
+	}
+	for claims, want := range map[string]string{
+		`{"exp": 1000}`: ", which have expired on 1970-01-01T00:16:40Z", `{"exp": 99999999999}`: "", `{}`: "", `{"exp": -1}`: "", `{"exp": "x"}`: "", `x`: "",
+	} {
+		path := file(claims)
+		a, err := New(Server{CredentialsFile: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := a.Failed(nats.ErrAuthorization).Error(); !strings.HasSuffix(got, "the server does not accept the credentials in "+path+want) {
+			t.Errorf("%s: %s", claims, got)
+		}
+	}
+}
+
 func TestExplain(t *testing.T) {
 	silence := &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
 	for _, c := range []struct {
@@ -132,6 +154,8 @@ func FuzzFiles(f *testing.F) {
 	_, seed := newSeed(f)
 	f.Add(seed)
 	f.Add([]byte("-----BEGIN NATS USER JWT-----\na.b.c\n------END NATS USER JWT------\n-----BEGIN USER NKEY SEED-----\n" + string(seed) + "\n------END USER NKEY SEED------\n"))
+	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"exp": 1000}`))
+	f.Add([]byte("-----BEGIN NATS USER JWT-----\na." + claims + ".c\n------END NATS USER JWT------\n-----BEGIN USER NKEY SEED-----\n" + string(seed) + "\n------END USER NKEY SEED------\n"))
 	f.Add([]byte("-----BEGIN"))
 	f.Add([]byte("SU"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -141,6 +165,10 @@ func FuzzFiles(f *testing.F) {
 				t.Errorf("the key %q cannot sign: %v", a.key, err)
 			}
 		}
-		_, _ = New(Server{CredentialsFile: path})
+		if a, err := New(Server{CredentialsFile: path}); err == nil {
+			if who := a.who(); !strings.Contains(who, path) || len(who) > len(path)+100 {
+				t.Errorf("%q", who)
+			}
+		}
 	})
 }

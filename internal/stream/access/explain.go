@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -93,6 +94,9 @@ func (a *Access) who() string {
 	case o.TokenSource != nil:
 		return "the token"
 	case o.CredentialsFile != "":
+		if end := expiry(o.CredentialsFile); !end.IsZero() && time.Now().After(end) {
+			return fmt.Sprintf("the credentials in %s, which have expired on %s", o.CredentialsFile, end.UTC().Format(time.RFC3339))
+		}
 		return "the credentials in " + o.CredentialsFile
 	case o.NKeySeedFile != "":
 		return "the nkey in " + o.NKeySeedFile
