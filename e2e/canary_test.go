@@ -113,7 +113,8 @@ func (c *canaries) config(t *testing.T, server string, files bool) string {
 		if files {
 			secret = "client_secret_file: " + c.file(t, at+" oauth2 file")
 		}
-		return "oauth2: {client_id: me, " + secret + ", token_url: 'http://me:" + c.in(at+" token_url") + "@127.0.0.1:1/token'}"
+		return "oauth2: {client_id: me, " + secret + ", token_url: 'http://me:" + c.in(at+" token_url") + "@127.0.0.1:1/token', endpoint_params: {assertion: '" +
+			c.in(at+" endpoint_params") + "'}}"
 	}
 	gone := func(at string) string { return "http://me:" + c.in(at+" url") + "@127.0.0.1:1" }
 	ca := tlstest.NewCA(t, "canary")
@@ -143,25 +144,34 @@ scrape_configs:
   - {job_name: two, %s, static_configs: [{targets: ["127.0.0.1:1"]}], proxy_url: '%s'}
   - {job_name: three, %s, static_configs: [{targets: ["127.0.0.1:1"]}]}
   - {job_name: four, %s, static_configs: [{targets: ["127.0.0.1:1"]}], http_headers: {X-Key: {secrets: ["%s"]}}}
+  - {job_name: five, bearer_token: '%s', consul_sd_configs: [{server: "127.0.0.1:1", token: '%s'}], proxy_url: 'http://127.0.0.1:1', proxy_connect_header: {X-Key: ['%s']}}
+  - {job_name: six, http_sd_configs: [{url: '%s/sd', authorization: {credentials: '%s'}}], tls_config: {cert: "%s", key: "%s"}}
+  - {job_name: seven, puppetdb_sd_configs: [{url: '%s/pdb', query: 'x', %s}], kubernetes_sd_configs: [{role: pod, api_server: '%s', %s}]}
 push_gateway: {url: '%s', %s, http_headers: {X-Key: {secrets: ["%s"]}}}
 remote_write:
   - {name: basic, url: '%s/write', %s, headers: {X-Key: '%s'}}
   - {name: bearer, url: 'http://127.0.0.1:1/write', %s, proxy_url: '%s'}
   - {name: oauth, url: 'http://127.0.0.1:1/write', %s}
   - {name: sigv4, url: 'http://127.0.0.1:1/write', sigv4: {region: x, access_key: me, secret_key: '%s'}}
+  - {name: azuread, url: 'http://127.0.0.1:1/write', azuread: {oauth: {client_id: 00000000-0000-0000-0000-000000000000, tenant_id: x, client_secret: '%s'}}}
 gateway: {}
 `, pem("management"), filepath.Join(c.dir, "spool"), filepath.Join(c.dir, "embedded"), filepath.Join(c.dir, "state"),
 		server, who("poller"), server, who("receiver"), c.in("receiver urls"), server,
 		gone("jobs"), basic("scrape"), gone("scrape proxy"), bearer("scrape"), oauth("scrape"), c.in("scrape header"),
+		c.in("bearer_token"), c.in("consul token"), c.in("proxy_connect_header"), gone("http_sd"), c.in("http_sd authorization"), flat(key.CertPEM), flat(key.KeyPEM),
+		gone("puppetdb"), basic("puppetdb"), gone("kubernetes"), basic("kubernetes"),
 		gone("push_gateway"), basic("push_gateway"), c.in("push_gateway header"),
 		gone("remote_write"), basic("remote_write"), c.in("remote_write header"), bearer("remote_write"), gone("remote_write proxy"),
-		oauth("remote_write"), c.in("remote_write sigv4"))
+		oauth("remote_write"), c.in("remote_write sigv4"), c.in("remote_write azuread"))
 }
+
+// flat is PEM as it stands in a quoted string of YAML.
+func flat(pem []byte) string { return strings.ReplaceAll(string(pem), "\n", "\\n") }
 
 // pages are all that a process serves; query strings are of those that take some.
 var canaryPages = []string{
 	"/", "/metrics", "/-/healthy", "/-/ready", "/targets", "/service-discovery", "/config", "/api/v1/targets", "/api/v1/status/config",
-	"/api/v1/status/flags", "/gateway/metrics", "/gateway/targets", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2",
+	"/api/v1/status/flags", "/api/v1/status/buildinfo", "/api/v1/scrape_pools", "/api/v1/targets?state=dropped", "/style.css", "/gateway/metrics", "/gateway/targets", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2",
 	"/debug/pprof/heap?debug=1", "/debug/pprof/symbol", "/nowhere",
 }
 
@@ -202,7 +212,8 @@ func (c *canaries) commands(t *testing.T, path string) {
 	t.Helper()
 	for _, args := range [][]string{
 		{"check", "config"}, {"check", "config", "--show"}, {"check", "config", "--role", "standalone", "--show"}, {"check", "stream"},
-		{"check", "stream", "--create"}, {"inspect", "--stream"}, {"inspect", path}, {"version"}, {"ctl", "info"}, {"help"},
+		{"check", "stream", "--create"}, {"check", "sinks"}, {"check", "targets"}, {"check", "scrape", "http://me:" + c.in("check scrape") + "@127.0.0.1:1/metrics"},
+		{"inspect", "--stream"}, {"inspect", path}, {"version"}, {"ctl", "info"}, {"ctl", "pause"}, {"receiver", "--forget", "nobody"}, {"help"},
 	} {
 		r := harness.Run(t, builds, time.Minute, nil, append(args, "--config", path, "--log.level", "debug")...)
 		c.looked(t, strings.Join(args, " "), r.Output)
@@ -220,7 +231,8 @@ func (c *canaries) process(t *testing.T, mode, path string) {
 		t.Fatal(err)
 	}
 	b = regexp.MustCompile(`(?m)^  - \{name: sigv4.*\n`).ReplaceAll(b, nil) // which a receiver refuses
-	dir := t.TempDir()                                                      // each process has directories of its own
+	b = regexp.MustCompile(`(?m)^  - \{name: azuread.*\n`).ReplaceAll(b, nil)
+	dir := t.TempDir() // each process has directories of its own
 	text := strings.NewReplacer(filepath.Join(c.dir, "spool"), filepath.Join(dir, "spool"), filepath.Join(c.dir, "embedded"), filepath.Join(dir, "embedded"),
 		filepath.Join(c.dir, "state"), filepath.Join(dir, "state")).Replace(string(b))
 	p := harness.StartProduct(t, builds, mode, ports.Next(t), text, "--log.level", "debug", "--web.enable-pprof", "--web.enable-lifecycle")

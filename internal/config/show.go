@@ -37,7 +37,7 @@ type mask struct {
 
 func newMask() *mask {
 	return &mask{
-		secret: regexp.MustCompile(`(?i)(password|credentials|secret|secrets|token|key|headers|header|claims)$`),
+		secret: regexp.MustCompile(`(?i)(password|credentials|secret|secrets|token|key|headers|header|claims|endpoint_params)$`),
 		left:   100_000,
 	}
 }
