@@ -187,7 +187,7 @@ func (s *sinkCheck) pushGateway() {
 func (s *sinkCheck) remoteWrite(i int) {
 	c := &s.cfg.RemoteWrite[i]
 	sink := fmt.Sprintf("remote_write[%d] %s", i, shownURL(string(c.URL)))
-	client, err := promconfig.NewClientFromConfig(c.Block.HTTP, "remote_write")
+	client, err := remoteWriteClient(&c.Block)
 	if err != nil {
 		s.problem(sink, "%s", err)
 		return

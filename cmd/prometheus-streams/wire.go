@@ -8,6 +8,7 @@ import (
 	"time"
 
 	oklog "github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/choria-io/prometheus-streams/internal/config"
 	"github.com/choria-io/prometheus-streams/internal/manage"
@@ -35,6 +36,8 @@ type house struct {
 	control func() *micro.Service // nil until there is a connection
 	// networks are the connections of the streams.
 	networks []network
+	// selfScrapes counts for all sinks what was not written of publishers; nil if no sink is told.
+	selfScrapes *prometheus.CounterVec
 }
 
 // pollerGC is how much garbage, in percent of what is in use, a poller may gather: it makes little once it knows its

@@ -35,7 +35,9 @@ type RemoteWrite struct {
 	LateDirectory    string         `yaml:"late_directory"`
 	// LateMaxSize bounds what is in LateDirectory; 0 is 1 GiB.
 	LateMaxSize Size `yaml:"late_max_size"`
-	Line        int  `yaml:"-"`
+	// PublisherMetrics is how often what is known of publishers is written; 0 is never.
+	PublisherMetrics Every `yaml:"publisher_metrics"`
+	Line             int   `yaml:"-"`
 	// Prometheus has the whole block, our keys among it, and Block what of Prometheus' keys is used.
 	Prometheus *yaml.Node       `yaml:"-"`
 	Block      RemoteWriteBlock `yaml:"-"`

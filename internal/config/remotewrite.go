@@ -9,11 +9,14 @@ import (
 	promconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/relabel"
+	"github.com/prometheus/prometheus/storage/remote/azuread"
+	"github.com/prometheus/prometheus/storage/remote/googleiam"
+	"github.com/prometheus/sigv4"
 	"go.yaml.in/yaml/v3"
 )
 
 // RemoteWriteBlock has Prometheus' own keys of a remote_write block, as far as they mean something here. Prometheus' own
-// type is not used because it brings the clients of three clouds along.
+// type does not tell what was set from what is a default.
 type RemoteWriteBlock struct {
 	RemoteTimeout   model.Duration    `yaml:"remote_timeout"`
 	Headers         map[string]string `yaml:"headers"`
@@ -22,6 +25,14 @@ type RemoteWriteBlock struct {
 
 	SendExemplars        bool `yaml:"send_exemplars"`
 	SendNativeHistograms bool `yaml:"send_native_histograms"`
+	RoundRobinDNS        bool `yaml:"round_robin_dns"`
+
+	// At most one of these, and none beside those of HTTP, says who we are.
+	SigV4     *sigv4.SigV4Config     `yaml:"sigv4"`
+	AzureAD   *azuread.AzureADConfig `yaml:"azuread"`
+	GoogleIAM *googleiam.Config      `yaml:"google_iam"`
+
+	Queue RemoteWriteQueue `yaml:"queue_config"`
 
 	Metadata struct {
 		Send *bool `yaml:"send"`
@@ -31,6 +42,22 @@ type RemoteWriteBlock struct {
 	} `yaml:"metadata_config"`
 
 	HTTP promconfig.HTTPClientConfig `yaml:"-"`
+}
+
+// RemoteWriteQueue has what of queue_config means something here; 0 is not set.
+type RemoteWriteQueue struct {
+	MaxShards         int            `yaml:"max_shards"`
+	MaxSamplesPerSend int            `yaml:"max_samples_per_send"`
+	BatchSendDeadline model.Duration `yaml:"batch_send_deadline"`
+	MinBackoff        model.Duration `yaml:"min_backoff"`
+	MaxBackoff        model.Duration `yaml:"max_backoff"`
+
+	// The others are about a queue in memory, which there is not: the stream is the queue. Requests that are answered with
+	// 429 are always repeated, and nothing is dropped for its age.
+	Capacity         any `yaml:"capacity"`
+	MinShards        any `yaml:"min_shards"`
+	RetryOnRateLimit any `yaml:"retry_on_http_429"`
+	SampleAgeLimit   any `yaml:"sample_age_limit"`
 }
 
 // remoteWriteKeys are all keys that a block may have.
@@ -45,13 +72,9 @@ type remoteWriteKeys struct {
 	OutOfOrderWindow any `yaml:"out_of_order_window"`
 	LateDirectory    any `yaml:"late_directory"`
 	LateMaxSize      any `yaml:"late_max_size"`
+	PublisherMetrics any `yaml:"publisher_metrics"`
 
-	RoundRobinDNS        bool `yaml:"round_robin_dns"`
 	FailedRequestLogging bool `yaml:"failed_request_logging"`
-	QueueConfig          any  `yaml:"queue_config"`
-	SigV4                any  `yaml:"sigv4"`
-	AzureAD              any  `yaml:"azuread"`
-	GoogleIAM            any  `yaml:"google_iam"`
 }
 
 // The values of protobuf_message.
@@ -60,13 +83,19 @@ const (
 	writeMessage2 = "io.prometheus.write.v2.Request"
 )
 
-// remoteWriteWithout lists the keys of Prometheus' blocks that change nothing here.
-func remoteWriteWithout() []string {
-	return []string{"queue_config", "round_robin_dns", "failed_request_logging"}
+// remoteWriteWithout lists the keys of Prometheus' blocks, and of blocks in them, that change nothing here, with what is
+// done instead.
+func remoteWriteWithout() map[string]string {
+	return map[string]string{
+		"failed_request_logging":               "requests that do not succeed are logged, at most once a minute",
+		"metadata_config.send_interval":        "metadata goes along with each series",
+		"metadata_config.max_samples_per_send": "metadata goes along with each series",
+		"queue_config.capacity":                "the stream is the queue",
+		"queue_config.min_shards":              "there are always 64",
+		"queue_config.retry_on_http_429":       "what is answered with 429 is always sent again",
+		"queue_config.sample_age_limit":        "nothing is dropped for its age",
+	}
 }
-
-// remoteWriteClouds lists the keys that this build cannot serve.
-func remoteWriteClouds() []string { return []string{"sigv4", "azuread", "google_iam"} }
 
 // block decodes Prometheus' keys of a block.
 func (v *RemoteWrite) block(d *decoder, at string, n *yaml.Node) {
@@ -83,9 +112,8 @@ func (v *RemoteWrite) block(d *decoder, at string, n *yaml.Node) {
 		switch {
 		case slices.ContainsFunc(clients, func(f field) bool { return f.name == key.Value }):
 			http.Content = append(http.Content, key, value)
-		case slices.Contains(remoteWriteWithout(), key.Value):
-			d.warn(key.Line, "%s.%s: means nothing here and is ignored", at, key.Value)
 		default:
+			d.without(at, "", key, value)
 			own.Content = append(own.Content, key, value)
 		}
 	}
@@ -103,9 +131,30 @@ func (v *RemoteWrite) block(d *decoder, at string, n *yaml.Node) {
 	v.check(d, at)
 }
 
+// without warns of keys that change nothing.
+func (d *decoder) without(at, within string, key, value *yaml.Node) {
+	if instead, ok := remoteWriteWithout()[within+key.Value]; ok {
+		d.warn(key.Line, "%s.%s%s: means nothing here and is ignored: %s", at, within, key.Value, instead)
+		return
+	}
+	if within != "" || value.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(value.Content); i += 2 {
+		d.without(at, key.Value+".", value.Content[i], value.Content[i+1])
+	}
+}
+
 // check looks at what the types alone do not say.
 func (v *RemoteWrite) check(d *decoder, at string) {
 	b := &v.Block
+	v.checkQueue(d, at+".queue_config")
+	if ways := v.waysIn(); len(ways) > 1 {
+		d.invalid(at, "has several of basic_auth, authorization, oauth2, sigv4, azuread and google_iam: %s", strings.Join(ways, ", "))
+	}
+	if b.GoogleIAM != nil && b.GoogleIAM.CredentialsFile != "" {
+		b.GoogleIAM.CredentialsFile = promconfig.JoinDir(d.dir, b.GoogleIAM.CredentialsFile)
+	}
 	if b.RemoteTimeout < 0 {
 		d.invalid(at+".remote_timeout", "must not be negative")
 	}
@@ -146,13 +195,36 @@ func (v *RemoteWrite) check(d *decoder, at string) {
 	}
 }
 
-// notYet lists the keys of a block that this build cannot serve.
-func (v *RemoteWrite) notYet() (keys []string) {
-	if v.Prometheus != nil {
-		for i := 0; i+1 < len(v.Prometheus.Content); i += 2 {
-			if key := v.Prometheus.Content[i].Value; slices.Contains(remoteWriteClouds(), key) {
-				keys = append(keys, key)
-			}
+func (v *RemoteWrite) checkQueue(d *decoder, at string) {
+	q := &v.Block.Queue
+	for _, x := range []struct {
+		key   string
+		value int64
+	}{
+		{"max_shards", int64(q.MaxShards)}, {"max_samples_per_send", int64(q.MaxSamplesPerSend)},
+		{"batch_send_deadline", int64(q.BatchSendDeadline)}, {"min_backoff", int64(q.MinBackoff)}, {"max_backoff", int64(q.MaxBackoff)},
+	} {
+		if x.value < 0 {
+			d.invalid(at+"."+x.key, "must be positive")
+		}
+	}
+	if q.MaxBackoff > 0 && q.MaxBackoff < q.MinBackoff {
+		d.invalid(at+".max_backoff", "must not be less than min_backoff: %s and %s", q.MaxBackoff, q.MinBackoff)
+	}
+}
+
+// waysIn lists the keys that say who we are, of which Prometheus allows one.
+func (v *RemoteWrite) waysIn() (keys []string) {
+	b := &v.Block
+	for _, x := range []struct {
+		key string
+		set bool
+	}{
+		{"basic_auth", b.HTTP.BasicAuth != nil}, {"authorization", b.HTTP.Authorization != nil}, {"oauth2", b.HTTP.OAuth2 != nil},
+		{"sigv4", b.SigV4 != nil}, {"azuread", b.AzureAD != nil}, {"google_iam", b.GoogleIAM != nil},
+	} {
+		if x.set {
+			keys = append(keys, x.key)
 		}
 	}
 	return keys

@@ -98,13 +98,6 @@ func (c *Config) receiverPath(i int) string {
 func (c *Config) NotYet(role Role) []*Error {
 	var out []*Error
 	add := func(path, what string) { out = append(out, c.notYet(path, what)) }
-	for i := range c.RemoteWrite {
-		for _, key := range c.RemoteWrite[i].notYet() {
-			if role.Receives() {
-				add("remote_write["+itoa(i)+"]."+key, key+" of remote write")
-			}
-		}
-	}
 	if role.Polls() && c.Spool.Order == "fresh_first" {
 		add("spool.order", "sending the newest first")
 	}

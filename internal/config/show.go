@@ -142,6 +142,18 @@ func (c *Config) Files(role Role) error {
 			check("push_gateway."+path, file)
 		}
 	}
+	for i := range c.RemoteWrite {
+		if !role.Receives() {
+			break
+		}
+		b := &c.RemoteWrite[i].Block
+		for path, file := range httpFiles(&b.HTTP) {
+			check("remote_write["+itoa(i)+"]."+path, file)
+		}
+		if b.GoogleIAM != nil {
+			check("remote_write["+itoa(i)+"].google_iam.credentials_file", b.GoogleIAM.CredentialsFile)
+		}
+	}
 	slices.SortFunc(e.List, func(a, b *Error) int { return strings.Compare(a.Text, b.Text) })
 	return e.or()
 }
@@ -156,6 +168,9 @@ func httpFiles(h *promconfig.HTTPClientConfig) map[string]string {
 	}
 	if h.Authorization != nil {
 		out["authorization.credentials_file"] = h.Authorization.CredentialsFile
+	}
+	if h.OAuth2 != nil {
+		out["oauth2.client_secret_file"] = h.OAuth2.ClientSecretFile
 	}
 	return out
 }

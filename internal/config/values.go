@@ -325,3 +325,40 @@ func (v *ExternalLabels) decode(d *decoder, path string, n *yaml.Node) {
 		}
 	}
 }
+
+// DefaultEvery is what true means as an Every.
+const DefaultEvery = Every(15 * time.Second)
+
+// Every is how often something is done that is off by default; 0 is never. In the file: true, false or a duration of at
+// least a second.
+type Every time.Duration
+
+// MarshalYAML shows the duration, or false.
+func (v Every) MarshalYAML() (any, error) {
+	if v == 0 {
+		return false, nil
+	}
+	return Duration(v).MarshalYAML()
+}
+
+func (v *Every) decode(d *decoder, path string, n *yaml.Node) {
+	var on bool
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!bool" && n.Decode(&on) == nil {
+		*v = 0
+		if on {
+			*v = DefaultEvery
+		}
+		return
+	}
+	var every Duration
+	before := len(d.errors.List) + d.errors.Omitted
+	every.decode(d, path, n)
+	if before != len(d.errors.List)+d.errors.Omitted {
+		return
+	}
+	if every != 0 && time.Duration(every) < time.Second {
+		d.bad(path, n, "%s is less than a second; it takes true, false or a duration", quote(n.Value))
+		return
+	}
+	*v = Every(every)
+}

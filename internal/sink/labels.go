@@ -12,7 +12,8 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
-// Labelling makes the labels that a sink writes: those of target and series, and the publisher's if it is asked for.
+// Labelling makes the labels that a sink writes: those of target and series, and the publisher's if it is asked for. What
+// has no publisher, which is what a receiver tells of itself, gets no label of one.
 type Labelling struct {
 	// Publisher is the name of the label with the publisher; empty adds none.
 	Publisher string
@@ -20,7 +21,7 @@ type Labelling struct {
 
 // Target gives the final labels of a target. b is scratch space.
 func (l Labelling) Target(target labels.Labels, publisher string, b *labels.Builder) labels.Labels {
-	if l.Publisher == "" {
+	if l.Publisher == "" || publisher == "" {
 		return target
 	}
 	b.Reset(target)
@@ -31,7 +32,7 @@ func (l Labelling) Target(target labels.Labels, publisher string, b *labels.Buil
 // Series gives the final labels of series i of a schema for a target. b is scratch space.
 func (l Labelling) Series(s *frame.Schema, i int, target labels.Labels, publisher string, b *labels.Builder) labels.Labels {
 	full := s.SeriesLabels(i, target, b)
-	if l.Publisher == "" {
+	if l.Publisher == "" || publisher == "" {
 		return full
 	}
 	b.Reset(full)

@@ -41,6 +41,8 @@ type encoder struct {
 	row    []byte // scratch: the refs of one series
 
 	message, scratch []byte   // one series, and one thing in it, that is more than a float
+	family           []byte   // its metadata
+	group            []member // what is written together
 	borrowed         []uint32 // symbols of this request only
 }
 
@@ -76,28 +78,16 @@ func (s *Sink) encode(b *batch) {
 	e.begin()
 	e.series = e.series[:0]
 	b.tally, b.protocol = tally{}, s.protocol
-	for i := range b.pieces {
-		p := &b.pieces[i]
-		at := 0
-		p.tally = tally{}
-		for j := range p.part.segments {
-			g := &p.part.segments[j]
-			t := g.text()
-			n := t.series()
-			if from, to := max(p.from-at, 0), min(p.to-at, n); from < to {
-				s.ready(g.prepared, t)
-				switch {
-				case g.rich():
-					p.add(e.segment(g, t, from, to, s.protocol, s.SendNativeHistograms))
-				case s.protocol == 2:
-					p.samples += e.segment2(g, t, from, to)
-				default:
-					p.samples += e.segment1(g, t, from, to)
-				}
-			}
-			at += n
+	for i := 0; i < len(b.pieces); {
+		n := b.run(i)
+		if n > 1 {
+			s.encodeRun(b.pieces[i : i+n])
+		} else {
+			s.encodePiece(&b.pieces[i])
 		}
-		b.add(p.tally)
+		for ; n > 0; n, i = n-1, i+1 {
+			b.add(b.pieces[i].tally)
+		}
 	}
 	b.body = b.body[:0]
 	if s.protocol == 2 {
@@ -109,6 +99,29 @@ func (s *Sink) encode(b *batch) {
 	}
 	b.body = append(b.body, e.series...)
 	e.giveBack()
+}
+
+// encodePiece writes the series of one piece.
+func (s *Sink) encodePiece(p *piece) {
+	e, at := s.encoder, 0
+	p.tally = tally{}
+	for j := range p.part.segments {
+		g := &p.part.segments[j]
+		t := g.text()
+		n := t.series()
+		if from, to := max(p.from-at, 0), min(p.to-at, n); from < to {
+			s.ready(g.prepared, t)
+			switch {
+			case g.rich():
+				p.add(e.segment(g, t, from, to, s.protocol, s.SendNativeHistograms))
+			case s.protocol == 2:
+				p.samples += e.segment2(g, t, from, to)
+			default:
+				p.samples += e.segment1(g, t, from, to)
+			}
+		}
+		at += n
+	}
 }
 
 // sample gives the bits and the time of series i.

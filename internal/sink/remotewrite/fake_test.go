@@ -45,6 +45,7 @@ type server struct {
 	busy      map[string]bool
 	last      *http.Request
 	perAnswer []int // samples of each request
+	written   int   // series of all requests
 }
 
 func newServer(t testing.TB, versions ...int) *server {
@@ -166,27 +167,37 @@ func (f *server) write(all []sent, two bool) *http.Response {
 			f.exemplars[key] = append(f.exemplars[key], s.exemplars...)
 			continue
 		}
-		p := s.points[0]
-		old := f.stored[key]
 		if _, ok := before[key]; !ok {
-			before[key] = old
+			before[key] = f.stored[key]
 		}
-		why := f.why(s.labels, p, old)
-		if why != "" {
-			errs = append(errs, why+" for series "+key)
+		taken := 0
+		for _, p := range s.points {
+			old := f.stored[key]
+			if why := f.why(s.labels, p, old); why != "" {
+				errs = append(errs, why+" for series "+key)
+				continue
+			}
+			taken++
+			if n := len(old); n == 0 || old[n-1] != p {
+				f.stored[key] = append(old[:n:n], p)
+			}
+		}
+		if taken == 0 {
 			continue
 		}
-		samples, natives, exemplars = samples+1-len(s.natives), natives+len(s.natives), exemplars+len(s.exemplars)
+		samples, natives, exemplars = samples+taken-len(s.natives), natives+len(s.natives), exemplars+len(s.exemplars)
 		f.keep(key, &s)
-		if n := len(old); n == 0 || old[n-1] != p {
-			f.stored[key] = append(old[:n:n], p)
-		}
 		if two {
 			f.families[key] = s.family
 		}
 	}
-	f.perAnswer = append(f.perAnswer, len(all))
-	if f.most > 0 && len(all) > f.most {
+	count := 0
+	for i := range all {
+		count += len(all[i].points) + len(all[i].natives)
+	}
+	f.perAnswer = append(f.perAnswer, count)
+	f.written += len(all)
+	if f.most > 0 && count > f.most {
 		f.restore(before)
 		return reply(http.StatusRequestEntityTooLarge, "too large", -1)
 	}

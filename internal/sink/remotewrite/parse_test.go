@@ -3,7 +3,6 @@ package remotewrite
 import (
 	"fmt"
 	"math"
-	"slices"
 	"unicode/utf8"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -131,9 +130,13 @@ func (f *server) checkLabels(pairs []labels.Label) labels.Labels {
 
 // checkSeries is what the specification says of what a series has.
 func (f *server) checkSeries(s *sent, two bool) {
-	rising := slices.IsSortedFunc(s.points, func(a, b point) int { return int(a.ms - b.ms) })
-	if one := min(len(s.points), 1)+len(s.natives) == 1; !rising || !one && (two || len(s.exemplars) == 0) {
+	if len(s.natives) > 1 || len(s.natives) > 0 && len(s.points) > 0 || len(s.natives)+len(s.points) == 0 && (two || len(s.exemplars) == 0) {
 		f.t.Errorf("%d samples and %d histograms of %s", len(s.points), len(s.natives), s.labels)
+	}
+	for i, p := range s.points {
+		if i > 0 && s.points[i-1].ms >= p.ms {
+			f.t.Errorf("samples of %s are not in order: %v", s.labels, s.points)
+		}
 	}
 	for _, h := range s.natives {
 		switch {

@@ -63,6 +63,11 @@ type Options struct {
 	MaxSamples int
 	// FlushAge is how long a sample waits for others before it is sent; 0 means 50 ms.
 	FlushAge time.Duration
+	// MaxRequests is how many requests are on their way at a time; 0 means 8, and more than 64 mean 64.
+	MaxRequests int
+	// MinBackoff and MaxBackoff are the shortest and the longest wait before a request is repeated, beside what the server
+	// asks for; 0 means 100 ms and 5 s.
+	MinBackoff, MaxBackoff time.Duration
 	// StateDirectory keeps what stale markers need over a restart, and Schema finds the schemas named there; without
 	// either, what vanishes during a restart gets no stale markers. One process at a time may use it.
 	StateDirectory string
@@ -82,11 +87,11 @@ var (
 
 const (
 	shardCount = 64
-	// maxRequests is how many requests are on their way at a time.
-	maxRequests       = 8
-	defaultMaxSamples = 10_000
-	defaultFlushAge   = 50 * time.Millisecond
-	defaultTimeout    = 30 * time.Second
+
+	defaultMaxRequests = 8
+	defaultMaxSamples  = 10_000
+	defaultFlushAge    = 50 * time.Millisecond
+	defaultTimeout     = 30 * time.Second
 	// leastSamples is how small a request is made at most because of 413.
 	leastSamples = 500
 	// shutdownFor is how long requests that are on their way may take when the sink stops.
@@ -176,7 +181,7 @@ func New(o Options) (*Sink, error) {
 		diffs:   make(map[diffKey][]int32),
 		targets: make(map[string]*target),
 		endings: make(map[*target]struct{}),
-		results: make(chan *batch, maxRequests),
+		results: make(chan *batch, o.MaxRequests),
 	}
 	if o.Protocol == V1 {
 		s.protocol = 1
@@ -197,6 +202,16 @@ func (o *Options) defaults() {
 	if o.FlushAge <= 0 {
 		o.FlushAge = defaultFlushAge
 	}
+	if o.MaxRequests <= 0 {
+		o.MaxRequests = defaultMaxRequests
+	}
+	o.MaxRequests = min(o.MaxRequests, shardCount)
+	if o.MaxBackoff <= 0 {
+		o.MaxBackoff = max(defaultMaxBackoff, o.MinBackoff)
+	}
+	if o.MinBackoff <= 0 {
+		o.MinBackoff = min(defaultMinBackoff, o.MaxBackoff)
+	}
 	if o.UserAgent == "" {
 		o.UserAgent = "prometheus-streams"
 	}
@@ -212,7 +227,7 @@ func (o *Options) defaults() {
 	o.Registerer = prometheus.WrapRegistererWith(prometheus.Labels{"sink": o.Name}, o.Registerer)
 	if o.HTTPClient == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.MaxIdleConnsPerHost = maxRequests
+		t.MaxIdleConnsPerHost = o.MaxRequests
 		o.HTTPClient = &http.Client{Transport: t}
 	}
 	o.HTTPClient = onlyPost(o.HTTPClient)
@@ -343,7 +358,7 @@ func (s *Sink) work(ctx context.Context, now time.Time) time.Duration {
 		}
 		s.send(ctx, b)
 	}
-	for s.requests < maxRequests {
+	for s.requests < s.MaxRequests {
 		b, d := s.fill(now)
 		if b == nil {
 			return min(wait, d)
@@ -373,7 +388,9 @@ func (s *Sink) stop(cancel func()) {
 	}
 	for i := range s.shards {
 		for _, p := range s.shards[i].queue {
-			p.part.giveBack()
+			if p.part != nil {
+				p.part.giveBack()
+			}
 		}
 	}
 	s.save(time.Now(), true)

@@ -97,7 +97,7 @@ func (e *encoder) segment(g *segment, t *text, from, to, protocol int, histogram
 		}
 		if protocol == 2 {
 			n.exemplars += e.appendExemplars(g, i, &at, protocol)
-			e.appendFamily(t, i)
+			e.message = e.appendMeta(e.message, t, i)
 		}
 		e.series = appendBytes(e.series, []byte{0, tagSeries1, tagSeries2}[protocol], e.message)
 		n.samples++
@@ -200,11 +200,11 @@ func (e *encoder) appendEarlier(g *segment, i int, at *cursors, protocol int) (c
 	return count
 }
 
-// appendFamily writes the metadata of series i.
-func (e *encoder) appendFamily(t *text, i int) {
+// appendMeta writes the metadata of series i.
+func (e *encoder) appendMeta(out []byte, t *text, i int) []byte {
 	f := t.family(i)
 	if f < 0 || f >= len(t.families) {
-		return
+		return out
 	}
 	m := t.families[f]
 	b := append(e.row[:0], tagKind)
@@ -213,7 +213,7 @@ func (e *encoder) appendFamily(t *text, i int) {
 	b = appendVarint(b, uint64(e.ref(m.help)))
 	b = append(b, tagUnit)
 	e.row = appendVarint(b, uint64(e.ref(m.unit)))
-	e.message = appendBytes(e.message, tagMetadata, e.row)
+	return appendBytes(out, tagMetadata, e.row)
 }
 
 // appendExemplars writes the exemplars of series i and counts them.

@@ -22,9 +22,9 @@ const (
 	headerExemplars  = "X-Prometheus-Remote-Write-Exemplars-Written"
 	// maxAnswer is how much of an answer's text is read.
 	maxAnswer = 256 << 10
-	// backoffFirst and backoffMost are the waits before a request is repeated.
-	backoffFirst = 100 * time.Millisecond
-	backoffMost  = 5 * time.Second
+	// defaultMinBackoff and defaultMaxBackoff are those of Options.
+	defaultMinBackoff = 100 * time.Millisecond
+	defaultMaxBackoff = 5 * time.Second
 	// maxRetryAfter bounds what a server may ask for.
 	maxRetryAfter = 5 * time.Minute
 	// isolateAfter is after how many tries a request that fails while others do not is sent piece by piece.
@@ -148,12 +148,13 @@ func retryAfter(text string, now time.Time) time.Duration {
 }
 
 // backoff is how long to wait after a number of tries.
-func backoff(tries int) time.Duration {
-	d := backoffMost
-	if tries < 8 {
-		d = min(backoffFirst<<max(tries-1, 0), backoffMost)
+func (s *Sink) backoff(tries int) time.Duration {
+	d := s.MinBackoff
+	for n := 1; n < tries && d < s.MaxBackoff; n++ {
+		d *= 2
 	}
-	return d*3/4 + time.Duration(rand.Int64N(int64(d/2)))
+	d = min(d, s.MaxBackoff)
+	return d*3/4 + time.Duration(rand.Int64N(int64(d/2)+1))
 }
 
 func clip(text string) string {

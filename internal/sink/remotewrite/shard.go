@@ -5,6 +5,7 @@ import "time"
 // part is everything that one frame has written.
 type part struct {
 	*delivery
+	of       *target
 	shard    int
 	segments []segment
 	rows     int // series of all segments, those to skip among them
@@ -28,15 +29,45 @@ type piece struct {
 	// alone: it is not to be sent with others, so that the answer is about it.
 	alone bool
 	tally // what the request has of it
+	// next is what was queued next of the same target.
+	next *piece
 }
 
 func (p *piece) rows() int { return p.to - p.from }
 
-// shard is the queue of its targets.
+// follows tells whether p is the scrape of the same series after q, with nothing besides, so that a request can have the
+// samples of both in one series.
+func (p *piece) follows(q *piece) bool {
+	return p.part.of == q.part.of && p.plain() && q.plain() && p.part.Frame.Time > q.part.Frame.Time &&
+		p.part.segments[0].prepared == q.part.segments[0].prepared
+}
+
+// plain tells whether a piece is a whole scrape, of floats with the scrape's time alone.
+func (p *piece) plain() bool {
+	if p.alone || p.part.backwards || p.rows() != p.part.rows || len(p.part.segments) != 2 {
+		return false
+	}
+	g := &p.part.segments[0]
+	return !g.report && g.values != nil && g.times == nil && !g.rich()
+}
+
+// shard is the queue of its targets. What a request took along from behind the first piece is left there as a piece
+// without a part; the first one is never such.
 type shard struct {
-	queue []piece
+	queue []*piece
 	rows  int
 	busy  bool // a request of it is on its way
+}
+
+// trim drops what was taken along from the front of the queue.
+func (sh *shard) trim() {
+	for len(sh.queue) > 0 && sh.queue[0].part == nil {
+		sh.queue[0] = nil
+		sh.queue = sh.queue[1:]
+	}
+	if len(sh.queue) == 0 {
+		sh.queue = nil
+	}
 }
 
 // batch is one request.
@@ -52,7 +83,7 @@ type batch struct {
 }
 
 func (s *Sink) newPart(t *target, d *delivery) *part {
-	return &part{delivery: d, shard: t.shard}
+	return &part{delivery: d, of: t, shard: t.shard}
 }
 
 // add appends a segment, which uses its prepared from now on.
@@ -73,7 +104,12 @@ func (p *part) giveBack() {
 func (s *Sink) enqueue(p *part) {
 	p.open = 1
 	sh := &s.shards[p.shard]
-	sh.queue = append(sh.queue, piece{part: p, to: p.rows})
+	q := &piece{part: p, to: p.rows}
+	if last := p.of.queued; last != nil {
+		last.next = q
+	}
+	p.of.queued = q
+	sh.queue = append(sh.queue, q)
 	sh.rows += p.rows
 	s.metrics.pending.Inc()
 }
@@ -89,7 +125,7 @@ func (s *Sink) fill(now time.Time) (*batch, time.Duration) {
 			continue
 		}
 		rows += sh.rows
-		head := &sh.queue[0]
+		head := sh.queue[0]
 		d := s.FlushAge - now.Sub(head.part.arrived)
 		ready = ready || head.alone || head.from > 0 || d <= 0
 		wait = min(wait, d)
@@ -131,24 +167,42 @@ func (s *Sink) fill(now time.Time) (*batch, time.Duration) {
 	return b, 0
 }
 
-// move takes at most room rows of a shard's first piece into a batch.
-func (s *Sink) move(b *batch, sh *shard, room int) int {
-	head := &sh.queue[0]
-	p := *head
-	if p.rows() > room {
-		p.to = p.from + room
+// move takes at most room rows of a shard's first piece into a batch, and what follows it if there is room for that.
+func (s *Sink) move(b *batch, sh *shard, room int) (rows int) {
+	head := sh.queue[0]
+	sh.busy = true
+	if head.rows() > room {
+		p := *head
+		p.next, p.to = nil, p.from+room
 		head.from = p.to
 		p.part.open++
-	} else {
-		sh.queue[0] = piece{}
-		if sh.queue = sh.queue[1:]; len(sh.queue) == 0 {
-			sh.queue = nil
-		}
+		b.pieces = append(b.pieces, p)
+		sh.rows -= room
+		return room
 	}
-	sh.rows -= p.rows()
-	sh.busy = true
-	b.pieces = append(b.pieces, p)
-	return p.rows()
+	for p := head; ; {
+		next := p.next
+		rows += p.rows()
+		more := next != nil && rows+next.rows() <= room && next.follows(p)
+		b.take(p)
+		if !more {
+			break
+		}
+		p = next
+	}
+	sh.rows -= rows
+	sh.trim()
+	return rows
+}
+
+// take moves a piece out of its queue.
+func (b *batch) take(p *piece) {
+	if t := p.part.of; t.queued == p {
+		t.queued = nil
+	}
+	b.pieces = append(b.pieces, *p)
+	b.pieces[len(b.pieces)-1].next = nil
+	*p = piece{}
 }
 
 // putBack puts pieces at the front of their shards, in their order.
@@ -156,7 +210,7 @@ func (s *Sink) putBack(pieces []piece) {
 	for i := len(pieces) - 1; i >= 0; i-- {
 		p := pieces[i]
 		sh := &s.shards[p.part.shard]
-		sh.queue = append([]piece{p}, sh.queue...)
+		sh.queue = append([]*piece{&p}, sh.queue...)
 		sh.rows += p.rows()
 	}
 }
@@ -177,7 +231,7 @@ func (s *Sink) free(b *batch) {
 	}
 	clear(b.pieces)
 	s.requests--
-	if len(s.spare) < maxRequests {
+	if len(s.spare) < s.MaxRequests {
 		s.spare = append(s.spare, b)
 	}
 }

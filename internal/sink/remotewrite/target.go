@@ -44,6 +44,8 @@ type target struct {
 	ending   *ending
 	// ended is the time of an end that was remembered, as long as no frame came after it; else 0.
 	ended int64
+	// queued is what was queued last of it; nil once a request has it.
+	queued *piece
 	// saved is what the state file says of it, until it is needed.
 	saved *record
 	// settled is what it was as of the newest frame that has its verdict: what the state file will say.

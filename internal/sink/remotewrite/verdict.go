@@ -127,7 +127,7 @@ func (s *Sink) fallBack(b *batch) {
 	}
 	wait := time.Duration(0)
 	if b.protocol == 1 {
-		wait = backoff(b.tries)
+		wait = s.backoff(b.tries)
 	}
 	s.again(b, wait)
 }
@@ -147,7 +147,7 @@ func (s *Sink) repeat(b *batch) {
 		s.alone(b)
 		return
 	}
-	wait := max(backoff(b.tries), a.after)
+	wait := max(s.backoff(b.tries), a.after)
 	if a.after > 0 {
 		s.pause = time.Now().Add(a.after)
 	}
