@@ -22,6 +22,7 @@ remote_write:
   basic_auth: {username: u, password_file: p}
   queue_config: {max_shards: 5, capacity: 100}
   publisher_label: true
+  publisher_metrics: true
   out_of_order_window: 30m
   late_directory: /var/late
   late_max_size: 100MiB
@@ -30,7 +31,7 @@ remote_write:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(warnings) != 1 || !strings.Contains(warnings[0].String(), "c.yaml:14: remote_write[0].queue_config: means nothing here") {
+	if len(warnings) != 1 || !strings.Contains(warnings[0].String(), "c.yaml:14: remote_write[0].queue_config.capacity: means nothing here") {
 		t.Errorf("warnings %v", warnings)
 	}
 	a, b := &c.RemoteWrite[0], &c.RemoteWrite[1]
@@ -38,6 +39,7 @@ remote_write:
 		len(a.Block.WriteRelabel) != 1 || a.Block.WriteRelabel[0].Action != "drop" || a.Protocol != "1" ||
 		*a.Block.Metadata.Send || a.Block.HTTP.BasicAuth.Username != "u" || !a.Block.HTTP.FollowRedirects ||
 		a.PublisherLabel == "" || time.Duration(a.OutOfOrderWindow) != 30*time.Minute ||
+		time.Duration(a.PublisherMetrics) != 15*time.Second || b.PublisherMetrics != 0 || a.Block.Queue.MaxShards != 5 ||
 		a.LateDirectory != "/var/late" || a.LateMaxSize != 100*MiB || !a.Block.SendExemplars || !a.Block.SendNativeHistograms {
 		t.Errorf("block %+v", a)
 	}
@@ -60,6 +62,15 @@ func TestRemoteWriteErrors(t *testing.T) {
 		"protocol: 2, protobuf_message: prometheus.WriteRequest":        "contradicts protocol: 2",
 		"protocol: 1, protobuf_message: io.prometheus.write.v2.Request": "contradicts protocol: 1",
 		"basic_auth: {username: a}, bearer_token: b":                    "remote_write[0]",
+		"basic_auth: {username: a}, sigv4: {region: r}":                 "remote_write[0]: has several of basic_auth, authorization, oauth2, sigv4, azuread and google_iam: basic_auth, sigv4",
+		"sigv4: {regoin: r}":                                            `unknown key "regoin" in remote_write[0].sigv4; did you mean "region"?`,
+		"sigv4: {external_id: r}":                                       "external_id can only be used with role_arn",
+		"azuread: {cloud: x}":                                           "must provide a cloud",
+		"queue_config: {max_shard: 1}":                                  `unknown key "max_shard" in remote_write[0].queue_config; did you mean "max_shards"?`,
+		"queue_config: {max_shards: -1}":                                "remote_write[0].queue_config.max_shards: must be positive",
+		"queue_config: {min_backoff: 5s, max_backoff: 1s}":              "remote_write[0].queue_config.max_backoff: must not be less than min_backoff: 1s and 5s",
+		"publisher_metrics: 10ms":                                       `remote_write[0].publisher_metrics: "10ms" is less than a second`,
+		"publisher_metrics: often":                                      "remote_write[0].publisher_metrics: not a duration",
 		"metadata_config: {sned: true}":                                 `unknown key "sned"`,
 	} {
 		_, _, err := Parse("c.yaml", []byte("remote_write: [{url: 'http://a', "+text+"}]"))

@@ -29,7 +29,7 @@ func TestForRole(t *testing.T) {
 		"receiver without sink":     {ReceiverRole, receiverBlock, "receiver has no sink: it needs push_gateway, remote_write or gateway"},
 		"receiver, gateway unheard": {ReceiverRole, receiverBlock + "gateway: {}", "c.yaml:2: the gateway has no address"},
 		"receiver, remote write":    {ReceiverRole, receiverBlock + "remote_write: [{url: 'http://a'}]", ""},
-		"receiver, sigv4":           {ReceiverRole, receiverBlock + "remote_write: [{url: 'http://a', sigv4: {region: x}}]", "c.yaml:2: remote_write[0].sigv4: sigv4 of remote write is not in this build yet"},
+		"receiver, sigv4":           {ReceiverRole, receiverBlock + "remote_write: [{url: 'http://a', sigv4: {region: x}}]", ""},
 		"receiver, second block":    {ReceiverRole, gateway + "receiver_stream:\n- {urls: nats://a, stream: a}\n- {urls: nats://b, cluster_id: b}\n", ""},
 		"standalone":                {StandaloneRole, jobs + "monitor_port: 9797", ""},
 		"standalone, tls":           {StandaloneRole, jobs + "monitor_port: 9797\ntls: {scheme: manual}", ""},

@@ -40,7 +40,8 @@ remote_write:
 - url: http://u:canary@a
   bearer_token: canary
   headers: {X-Token: canary}
-  sigv4: {secret_key: canary}
+- url: http://b
+  sigv4: {access_key: canary, secret_key: canary}
 `
 
 func TestSecretsAreMasked(t *testing.T) {
