@@ -15,7 +15,17 @@ require (
 	github.com/prometheus/prometheus v0.315.0
 )
 
-require golang.org/x/net v0.60.0 // indirect
+require (
+	github.com/dennwc/varint v1.0.0 // indirect
+	github.com/golang/snappy v1.0.0 // indirect
+	github.com/google/go-cmp v0.7.0 // indirect
+	github.com/kylelemons/godebug v1.1.0 // indirect
+	github.com/stretchr/testify v1.12.1 // indirect
+	go.uber.org/atomic v1.11.0 // indirect
+	go.uber.org/goleak v1.3.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.6 // indirect
+	golang.org/x/net v0.60.0 // indirect
+)
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

@@ -37,7 +37,9 @@ type writer struct {
 // startWriter runs a sink for targets with the series m{x="0"}, m{x="1"} and so on.
 func startWriter(t *testing.T, o remotewrite.Options, series int) (w *writer, stop func()) {
 	t.Helper()
-	o.Registerer = prometheus.NewRegistry()
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
 	s, err := remotewrite.New(o)
 	if err != nil {
 		t.Fatal(err)

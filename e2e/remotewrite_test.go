@@ -45,6 +45,11 @@ func checkSamples(p *harness.Prometheus, g *harness.Target, series int, atLeast 
 	if err != nil {
 		return 0, err
 	}
+	return compareSamples(samples, g, series, atLeast)
+}
+
+// compareSamples is checkSamples for samples that were read somewhere.
+func compareSamples(samples []harness.RawSample, g *harness.Target, series, atLeast int) (markers int, err error) {
 	served := g.Served()
 	number := 0
 	for _, s := range samples {

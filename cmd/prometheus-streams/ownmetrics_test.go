@@ -61,6 +61,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	target.NewManager(target.Options{Registerer: n})
 	scrape.NewMetrics(n, nil)
 	receiver.NewMetrics(n)
+	receiver.NewSelfScrapeSkipped(n)
 	gateway.New(gateway.Options{Registerer: n})
 	if _, err := pushgateway.New(pushgateway.Options{URL: "http://127.0.0.1:9091", Registerer: n}); err != nil {
 		t.Fatal(err)

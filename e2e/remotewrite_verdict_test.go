@@ -1,0 +1,238 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/choria-io/prometheus-streams/e2e/harness"
+	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/sink"
+	"github.com/choria-io/prometheus-streams/internal/sink/remotewrite"
+)
+
+// busy stands before a server and, while it is, sends clients away for two seconds each time.
+type busy struct {
+	*httputil.ReverseProxy
+
+	mu   sync.Mutex
+	is   bool
+	sent []time.Time // clients that were sent away
+}
+
+func (b *busy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.mu.Lock()
+	is := b.is
+	if is {
+		b.sent = append(b.sent, time.Now())
+	}
+	b.mu.Unlock()
+	if is {
+		w.Header().Set("Retry-After", "2")
+		http.Error(w, "slowly", http.StatusTooManyRequests)
+		return
+	}
+	b.ReverseProxy.ServeHTTP(w, r)
+}
+
+func (b *busy) set(is bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.is = is
+}
+
+// A Prometheus behind something that answers 429 for a while has every scrape afterwards, and was asked no sooner than it said.
+func TestRemoteWriteBusy(t *testing.T) {
+	t.Parallel()
+	central := startWritten(t)
+	u, err := url.Parse(central.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := &busy{ReverseProxy: httputil.NewSingleHostReverseProxy(u)}
+	server := &http.Server{Handler: front}
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", ports.Next(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	g := targets.New(t, "alpha", 20)
+	p := startStandalone(t, standaloneYAML(t, "site", "1s", harness.JobsYAML("edge", g)+
+		"remote_write:\n- url: http://"+listener.Addr().String()+"/api/v1/write\n  name: central\n"))
+	harness.Wait(t, 20*time.Second, "scrapes are in Prometheus", func() error { _, err := checkSamples(central, g, 3, 2); return err })
+	front.set(true)
+	before := g.Numbers()
+	harness.Wait(t, 30*time.Second, "scrapes go on", func() error {
+		if n := g.Numbers(); n < before+9 {
+			return fmt.Errorf("%d scrapes", n-before)
+		}
+		return nil
+	})
+	front.set(false)
+	want := g.Numbers()
+	harness.Wait(t, 30*time.Second, "every scrape is in Prometheus", func() error {
+		var errs []error
+		for i := range 20 {
+			_, err := checkSamples(central, g, i, want)
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	})
+	front.mu.Lock()
+	defer front.mu.Unlock()
+	// Several requests may be on their way when it begins; from then on nothing is asked for two seconds.
+	waves := 0
+	for i, at := range front.sent {
+		if i == 0 || at.Sub(front.sent[i-1]) > time.Second {
+			waves++
+		}
+	}
+	if waves < 2 || waves > 7 {
+		t.Errorf("asked %d times in %d waves while it was busy for nine seconds", len(front.sent), waves)
+	}
+	if n := p.Metrics(t).Sum("prometheus_streams_remote_write_dropped_samples_total", nil); n != 0 {
+		t.Errorf("%v samples dropped", n)
+	}
+}
+
+// counted adds up a metric of a registry, by the values of a label.
+func counted(t *testing.T, reg *prometheus.Registry, name, label string) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.Metric {
+			out[labelOf(m, label)] += m.GetCounter().GetValue()
+		}
+	}
+	return out
+}
+
+func labelOf(m *dto.Metric, name string) string {
+	for _, l := range m.Label {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
+}
+
+// A Prometheus that is restarted with another out-of-order window takes what it can by then; every sample that it does not
+// take is counted once, by its reason.
+func TestRemoteWriteAnotherWindow(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		version := remotewrite.V1
+		if strings.Contains(protocol, "2") {
+			version = remotewrite.V2
+		}
+		const config = "global: {scrape_interval: 1m}\nstorage: {tsdb: {out_of_order_time_window: %s}}\n"
+		central := harness.StartPrometheus(t, ports.Next(t), fmt.Sprintf(config, "0s"), "--web.enable-remote-write-receiver")
+		reg := prometheus.NewRegistry()
+		w, _ := startWriter(t, remotewrite.Options{
+			Name: "central", URL: central.URL + "/api/v1/write", Protocol: version, Registerer: reg,
+		}, 10)
+		const rows = 10 + sink.ReportSeries
+		now := time.Now().Truncate(time.Second)
+		restart := func(window string) {
+			if code, _ := central.Stop(30 * time.Second); code != 0 {
+				t.Fatalf("Prometheus ended with %d", code)
+			}
+			central.Rewrite(t, fmt.Sprintf(config, window))
+			central.Restart(t)
+		}
+		// give delivers a scrape of some time ago, and looks for its reason, or none, and at what is counted since.
+		counts := map[string]float64{}
+		var stored []time.Duration
+		give := func(ago time.Duration, want string) {
+			t.Helper()
+			reason, _ := sink.Rejected(w.give(now.Add(-ago), frame.Column{}))
+			if want == "" {
+				stored = append(stored, ago)
+			} else {
+				counts[want] += rows
+			}
+			if got := counted(t, reg, "prometheus_streams_remote_write_dropped_samples_total", "reason"); reason != want || fmt.Sprint(got) != fmt.Sprint(counts) {
+				t.Fatalf("the scrape of %v ago: %q, dropped %v; want %q and %v", ago, reason, got, want, counts)
+			}
+		}
+		give(0, "")
+		give(time.Minute, "out_of_order")
+		restart("10m")
+		give(2*time.Minute, "")
+		give(5*time.Minute, "")
+		give(20*time.Minute, "too_old")
+		restart("1h")
+		give(30*time.Minute, "")
+		restart("0s")
+		give(3*time.Minute, "out_of_order")
+		give(-time.Second, "")
+
+		samples, err := central.OneRaw(harness.Labels{"__name__": "m", "job": "a", "x": "7"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[time.Duration]int{}
+		for _, s := range samples {
+			got[now.Sub(s.Time)]++
+		}
+		for _, ago := range stored {
+			if got[ago] != 1 {
+				t.Errorf("the scrape of %v ago is there %d times", ago, got[ago])
+			}
+		}
+		if len(samples) != len(stored) {
+			t.Errorf("%d samples, want %d: %v", len(samples), len(stored), samples)
+		}
+	})
+}
+
+// A Push Gateway that hangs from the first moment on holds up nothing but itself: what is written is there within a moment
+// all the time.
+func TestRemoteWriteBesideHungPushGateway(t *testing.T) {
+	t.Parallel()
+	hung, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", ports.Next(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hung.Close() })
+	central := startWritten(t)
+	g := targets.New(t, "alpha", 20)
+	p := startStandalone(t, standaloneYAML(t, "site", "1s", harness.JobsYAML("edge", g)+
+		"push_gateway: {url: 'http://"+hung.Addr().String()+"'}\n"+remoteWriteYAML(central, "")))
+	harness.Wait(t, 20*time.Second, "scrapes are in Prometheus", func() error { _, err := checkSamples(central, g, 3, 2); return err })
+	var slowest time.Duration
+	for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(500 * time.Millisecond) {
+		samples, err := samplesOf(central, g, 19)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slowest = max(slowest, time.Since(samples[len(samples)-1].Time))
+	}
+	if slowest > 5*time.Second { // an interval, and what a busy machine adds
+		t.Errorf("the newest sample was %v old", slowest)
+	}
+	if _, err := checkSamples(central, g, 3, 10); err != nil {
+		t.Error(err)
+	}
+	m := p.Metrics(t)
+	if a, b := m.Sum("prometheus_streams_pushgateway_samples_total", nil), m.Sum("prometheus_streams_pushgateway_waiting_groups", nil); a != 0 || b == 0 {
+		t.Errorf("the Push Gateway took %v samples, %v groups wait", a, b)
+	}
+}
