@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -122,7 +123,8 @@ func everyKey(t *testing.T) (file string) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
-		"prometheus.yml": strings.ReplaceAll(string(text), "ADDRESS", sd.Listener.Addr().String()),
+		"prometheus.yml": strings.NewReplacer("ADDRESS", sd.Listener.Addr().String(), `"CA_PEM"`, strconv.Quote(string(ca.PEM())),
+			`"CERT_PEM"`, strconv.Quote(string(pair.CertPEM)), `"KEY_PEM"`, strconv.Quote(string(pair.KeyPEM))).Replace(string(text)),
 		"ca.pem":         string(ca.PEM()), "cert.pem": string(pair.CertPEM), "key.pem": string(pair.KeyPEM), "token": "hunter8", "header": "hunter9",
 		"targets.json":  `[{"targets": ["f:1", "f:2"], "labels": {"a": "b"}}, {"targets": []}]`,
 		"targets2.json": `[{"targets": ["f:3"], "labels": {"__scheme__": "https", "__metrics_path__": "/own", "__scrape_interval__": "3h"}}]`,
@@ -144,7 +146,7 @@ func TestTargetsAreThoseOfPrometheus(t *testing.T) {
 		file    string
 		targets int
 	}{
-		"every key": {everyKey(t), 40},
+		"every key": {everyKey(t), 46},
 		"labels":    {ways, 35},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -164,7 +166,8 @@ func TestTargetsAreThoseOfPrometheus(t *testing.T) {
 			samePools(t, ours.URL, theirs.URL)
 			sameShape(t, ours.URL, theirs.URL)
 			var config struct{ YAML string }
-			if err := ask(ours.URL, "/api/v1/status/config", &config); err != nil || !strings.Contains(config.YAML, "identity: edge") {
+			if err := ask(ours.URL, "/api/v1/status/config", &config); err != nil || !strings.Contains(config.YAML, "identity: edge") ||
+				strings.Count(config.YAML, "job_name: ") < strings.Count(string(text), "job_name: ") || strings.Contains(config.YAML, "hunter") {
 				t.Errorf("configuration: %v: %s", err, config.YAML)
 			}
 			checkTargetsKnows(t, ours, tc.file, strings.Count(string(text), "job_name"))

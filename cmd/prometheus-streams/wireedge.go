@@ -89,7 +89,7 @@ func (h *house) poller(w waiting, o outlet) (*poller.Poller, error) {
 	guard := scrape.NewGuard(seriesLimit(c.Poller.SeriesLimit))
 	shared := &scrape.Shared{}
 	options := scrape.Options{
-		Shared: shared, Schemas: schemas, Buffers: &scrape.Buffers{}, Version: h.env.Version,
+		Shared: shared, Schemas: schemas, Buffers: scrape.NewBuffers(bodyMemoryLimit(c.Poller.BodyMemoryLimit)), Version: h.env.Version,
 		Self: h.env.Registry, Limits: &limits, TextBody: o.format1 != nil,
 		Guard: guard, Metrics: scrape.NewMetrics(h.env.Registry, guard),
 	}

@@ -102,6 +102,18 @@ func seriesLimit(configured *int) int {
 	return 0
 }
 
+// bodyMemoryLimit is how much memory the expositions that are read at the same time may take: as configured, else a
+// quarter of what the process may use, since as much may wait for the garbage collector; 0 is no bound.
+func bodyMemoryLimit(configured *config.Size) int64 {
+	if configured != nil {
+		return int64(*configured)
+	}
+	if memory := memoryLimit(); memory > 0 && memory < math.MaxInt64 {
+		return memory / 4
+	}
+	return 0
+}
+
 // memoryLimit is the memory that the process may use: GOMEMLIMIT, or what its control groups allow, or half of what the
 // machine has; 0 if none of them is known.
 func memoryLimit() int64 {

@@ -64,19 +64,36 @@ func (i *Island) Here(link int) string { return i.address(link, 1) }
 // on the first link.
 func StartProductOn(t testing.TB, b *Builds, i *Island, resolv string, port int, config string, flags ...string) *Product {
 	t.Helper()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "resolv.conf")
+	address := fmt.Sprintf("%s:%d", i.Address(0), port)
+	p := &Product{Config: filepath.Join(t.TempDir(), "standalone.yaml"), URL: "http://" + address, mode: "standalone"}
+	p.Write(t, config)
+	p.argv = i.resolving(t, resolv, append([]string{b.Product(t), "standalone", "--config", p.Config, "--web.listen-address", address}, flags...))
+	p.Restart(t)
+	return p
+}
+
+// StartPrometheusOn starts a Prometheus on an island with a configuration file that stays where it is, with an
+// /etc/resolv.conf of its own; its API is on the first link.
+func StartPrometheusOn(t testing.TB, i *Island, resolv string, port int, path string, flags ...string) *Prometheus {
+	t.Helper()
+	address := fmt.Sprintf("%s:%d", i.Address(0), port)
+	p := &Prometheus{URL: "http://" + address}
+	p.argv = i.resolving(t, resolv, append([]string{Server(t, "prometheus"), "--config.file=" + path,
+		"--storage.tsdb.path=" + filepath.Join(t.TempDir(), "tsdb"), "--web.listen-address=" + address}, flags...))
+	p.Restart(t)
+	return p
+}
+
+// resolving is a command line that runs another on the island with that /etc/resolv.conf.
+func (i *Island) resolving(t testing.TB, resolv string, argv []string) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "resolv.conf")
 	if err := os.WriteFile(file, []byte(resolv), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := &Product{Config: filepath.Join(dir, "standalone.yaml"), URL: fmt.Sprintf("http://%s:%d", i.Address(0), port)}
-	p.Write(t, config)
 	// A mount namespace, so that the file is seen by this process alone.
 	const mounted = `mount --make-rprivate / && mount --bind "$1" "$(readlink -f /etc/resolv.conf)" && shift && exec "$@"`
-	p.argv = append(i.inside("unshare", "--mount", "sh", "-c", mounted, "sh", file,
-		b.Product(t), "standalone", "--config", p.Config, "--web.listen-address", fmt.Sprintf("%s:%d", i.Address(0), port)), flags...)
-	p.Process = Start(t, "prometheus-streams-standalone", p.argv...)
-	return p
+	return append(i.inside("unshare", "--mount", "sh", "-c", mounted, "sh", file), argv...)
 }
 
 func (i *Island) inside(argv ...string) []string {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,17 +22,34 @@ type Product struct {
 	// Config is its configuration file.
 	Config string
 
+	mode string
 	argv []string
 	// spoolDirectory is a poller's, unless its configuration names one: the default is the whole machine's.
 	spoolDirectory string
+}
+
+// StartProductWith is StartProduct with more variables in the environment, each NAME=VALUE.
+func StartProductWith(t testing.TB, b *Builds, env []string, mode string, port int, config string, flags ...string) *Product {
+	t.Helper()
+	p := newProduct(t, b, mode, port, config, flags)
+	p.argv = slices.Concat([]string{"env"}, env, p.argv)
+	p.Restart(t)
+	return p
 }
 
 // StartProduct writes a configuration file and starts "prometheus-streams MODE" with it, its pages on a port. It does
 // not wait: see Ready.
 func StartProduct(t testing.TB, b *Builds, mode string, port int, config string, flags ...string) *Product {
 	t.Helper()
+	p := newProduct(t, b, mode, port, config, flags)
+	p.Restart(t)
+	return p
+}
+
+func newProduct(t testing.TB, b *Builds, mode string, port int, config string, flags []string) *Product {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), mode+".yaml")
-	p := &Product{Config: path}
+	p := &Product{Config: path, mode: mode}
 	if mode == "poller" {
 		p.spoolDirectory = t.TempDir()
 	}
@@ -39,14 +57,13 @@ func StartProduct(t testing.TB, b *Builds, mode string, port int, config string,
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	p.URL = "http://" + address
 	p.argv = append([]string{b.Product(t), mode, "--config", path, "--web.listen-address", address}, flags...)
-	p.Restart(t)
 	return p
 }
 
 // Restart starts it again after it was ended, with its configuration file as it is now.
 func (p *Product) Restart(t testing.TB) {
 	t.Helper()
-	p.Process = Start(t, "prometheus-streams-"+p.argv[1], p.argv...)
+	p.Process = Start(t, "prometheus-streams-"+p.mode, p.argv...)
 }
 
 // Ready waits until it says that it is ready.

@@ -6,9 +6,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -67,10 +70,29 @@ func Run(t testing.TB, b *Builds, limit time.Duration, env []string, args ...str
 	return Ran{cmd.ProcessState.ExitCode(), string(out), time.Since(begin)}
 }
 
-// Proxy is an HTTP proxy that lets CONNECT through to the names that it knows, for one user. It ends with the test.
+// Proxy is an HTTP proxy for one user: it lets CONNECT through to the names that it knows, and forwards requests for
+// them. It ends with the test.
 type Proxy struct {
 	address, authorization string
 	names                  map[string]string
+
+	mu    sync.Mutex
+	asked []Proxied
+}
+
+// Proxied is what a proxy was asked.
+type Proxied struct {
+	Method string
+	// URL is as it stood in the request: absolute, or host and port of a CONNECT.
+	URL    string
+	Header http.Header
+}
+
+// Asked is all that it was asked by who may use it.
+func (p *Proxy) Asked() []Proxied {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.asked)
 }
 
 // StartProxy starts a proxy; names say where each host:port really is.
@@ -95,15 +117,26 @@ func (p *Proxy) URL(user, password string) string {
 	return "http://" + user + ":" + password + "@" + p.address
 }
 
-// ServeHTTP answers CONNECT.
+// ServeHTTP answers CONNECT and requests with absolute URLs.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	to, known := p.names[r.Host]
 	switch {
 	case r.Header.Get("Proxy-Authorization") != p.authorization:
 		w.WriteHeader(http.StatusProxyAuthRequired)
 		return
-	case r.Method != http.MethodConnect || !known:
+	case !known || r.Method != http.MethodConnect && !r.URL.IsAbs():
 		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	p.mu.Lock()
+	p.asked = append(p.asked, Proxied{r.Method, r.RequestURI, r.Header.Clone()})
+	p.mu.Unlock()
+	if r.Method != http.MethodConnect {
+		forward := httputil.ReverseProxy{Rewrite: func(out *httputil.ProxyRequest) {
+			out.Out.URL.Host = to
+			out.Out.Header.Del("Proxy-Authorization")
+		}}
+		forward.ServeHTTP(w, r)
 		return
 	}
 	there, err := net.Dial("tcp", to)

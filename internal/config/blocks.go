@@ -142,7 +142,10 @@ type Poller struct {
 	SampleLimit int `yaml:"sample_limit"`
 	// SeriesLimit bounds the series of all targets together; nil is as many as the memory holds, 0 is no bound.
 	SeriesLimit *int `yaml:"series_limit,omitempty"`
-	FlushSize   Size `yaml:"flush_size"`
+	// BodyMemoryLimit bounds the memory of the expositions that are read at the same time; nil is a quarter of what the
+	// process may use, 0 is no bound.
+	BodyMemoryLimit *Size `yaml:"body_memory_limit,omitempty"`
+	FlushSize       Size  `yaml:"flush_size"`
 	// FlushAge is how long a bundle waits for more frames; nil is min(1s, interval/50).
 	FlushAge         *Duration `yaml:"flush_age,omitempty"`
 	KeyframeInterval Duration  `yaml:"keyframe_interval"`

@@ -27,6 +27,7 @@ type ScrapeConfig struct {
 	Block *promconfig.ScrapeConfig `yaml:"-"`
 
 	path string
+	from string // a comment, where it is shown beside those of another file
 }
 
 // ScrapeConfigs are the blocks of scrape_configs.
@@ -281,9 +282,9 @@ func (v *ScrapeConfig) finish(d *decoder, global promconfig.GlobalConfig) {
 		return
 	}
 	for _, key := range refused {
-		line := v.Line
+		line, first := v.Line, key.name[:strings.IndexAny(key.name+".", ".[")]
 		for i := 0; i+1 < len(plain.Content); i += 2 {
-			if plain.Content[i].Value == key.name {
+			if plain.Content[i].Value == first {
 				line = plain.Content[i].Line
 			}
 		}
@@ -304,6 +305,37 @@ func notHonoured(b *promconfig.ScrapeConfig) []refusal {
 	}
 	if b.ScrapeFallbackProtocol == promconfig.OpenMetricsText2_0_0 {
 		out = append(out, refusal{"fallback_scrape_protocol", string(promconfig.OpenMetricsText2_0_0) + " is not in this build"})
+	}
+	out = append(out, references("", reflect.ValueOf(b.HTTPClientConfig))...)
+	count := map[string]int{}
+	for _, c := range b.ServiceDiscoveryConfigs {
+		key := c.Name() + "_sd_configs"
+		out = append(out, references(key+"["+itoa(count[key])+"]", reflect.ValueOf(c))...)
+		count[key]++
+	}
+	return out
+}
+
+// references lists the keys in settings that name a secret of a secret manager, which nothing here is.
+func references(path string, v reflect.Value) (out []refusal) {
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	if v.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		name, rest, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case !f.IsExported():
+		case rest == "inline":
+			out = append(out, references(path, v.Field(i))...)
+		case strings.HasSuffix(name, "_ref") && f.Type.Kind() == reflect.String && v.Field(i).String() != "":
+			out = append(out, refusal{join(path, name), "there is no secret manager in this build, as there is none in Prometheus: give the secret itself or a file"})
+		case name != "" && name != "-":
+			out = append(out, references(join(path, name), v.Field(i))...)
+		}
 	}
 	return out
 }

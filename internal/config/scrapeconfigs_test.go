@@ -120,6 +120,10 @@ func TestScrapeConfigErrors(t *testing.T) {
 		"twice":             {"scheme: http\n  scheme: https", `c.yaml:4: duplicate key "scheme" in scrape_configs[0]`},
 		"other discovery":   {"marathon_sd_configs: [{servers: [a]}]", `c.yaml:3: scrape_configs[0].marathon_sd_configs: this service discovery is not in this build, which has consul, dns, file, http, kubernetes, puppetdb, static; the build tag enable_all_sd brings in all of them`},
 		"extra":             {"extra_scrape_metrics: true", `c.yaml:3: scrape_configs[0].extra_scrape_metrics: true is not in this build`},
+		"secret manager":    {"scheme: http\n  basic_auth: {username: u, password_ref: x}", `c.yaml:4: scrape_configs[0].basic_auth.password_ref: there is no secret manager`},
+		"its oauth2":        {"oauth2: {client_id: i, client_secret_ref: x, token_url: 'http://t'}", `c.yaml:3: scrape_configs[0].oauth2.client_secret_ref: `},
+		"its tls":           {"tls_config: {ca_ref: x}", `c.yaml:3: scrape_configs[0].tls_config.ca_ref: `},
+		"its discovery":     {"http_sd_configs: [{url: 'http://a'}, {url: 'http://b', authorization: {credentials_ref: x}}]", `c.yaml:3: scrape_configs[0].http_sd_configs[1].authorization.credentials_ref: `},
 		"openmetrics 2":     {"scrape_protocols: [OpenMetricsText2.0.0]", `c.yaml:3: scrape_configs[0].scrape_protocols: OpenMetricsText2.0.0 is not in this build`},
 	} {
 		t.Run(name, func(t *testing.T) {

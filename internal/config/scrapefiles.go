@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/common/model"
 	promconfig "github.com/prometheus/prometheus/config"
+	yamlv2 "go.yaml.in/yaml/v2"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -244,5 +245,38 @@ func (c *Config) ScrapeTargets() (configs, targets int) {
 	return configs, targets
 }
 
-// MarshalYAML shows the block.
-func (v ScrapeConfig) MarshalYAML() (any, error) { return newMask().node(v.Prometheus, 0), nil }
+// MarshalYAML shows the block as it is in effect, with the global settings filled in.
+func (v ScrapeConfig) MarshalYAML() (any, error) {
+	if v.Block == nil {
+		return newMask().node(v.Prometheus, 0), nil
+	}
+	text, err := yamlv2.Marshal(v.Block)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", v.path, err)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil || len(doc.Content) != 1 {
+		return nil, fmt.Errorf("%s: %w", v.path, err)
+	}
+	shown := newMask().node(doc.Content[0], 0)
+	shown.HeadComment = v.from
+	return shown, nil
+}
+
+// inEffect is the configuration with all scrape configs in one place, those of other files marked with where they are from.
+func (c *Config) inEffect() *Config {
+	out := *c
+	out.ScrapeConfigs = nil
+	if len(c.scrapeFiles) > 0 {
+		out.ScrapeConfigFiles = nil
+	}
+	for _, list := range []ScrapeConfigs{c.ScrapeConfigs, c.scrapeFiles, c.prometheus} {
+		for _, s := range list {
+			if s.File != c.File {
+				s.from = "from " + s.File
+			}
+			out.ScrapeConfigs = append(out.ScrapeConfigs, s)
+		}
+	}
+	return &out
+}

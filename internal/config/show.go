@@ -14,12 +14,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Show is the configuration as it is in effect, defaults and all, as YAML that can be read again. Secrets are masked.
+// Show is the configuration as it is in effect, defaults, scrape configs of other files and all, as YAML that can be read
+// again. Secrets are masked.
 func (c *Config) Show() (string, error) {
 	var buf bytes.Buffer
 	enc := yaml.NewEncoder(&buf)
 	enc.SetIndent(2)
-	if err := enc.Encode(c); err != nil {
+	if err := enc.Encode(c.inEffect()); err != nil {
 		return "", fmt.Errorf("show configuration: %w", err)
 	}
 	return buf.String(), nil

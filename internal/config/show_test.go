@@ -166,3 +166,61 @@ func TestKeys(t *testing.T) {
 		t.Error("Prometheus' own keys are listed")
 	}
 }
+
+// What other files bring is shown too, with their settings in effect, and can be read again without them.
+func TestShowHasTheScrapeConfigsOfOtherFiles(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	put("more.yaml", "scrape_configs: [{job_name: more, basic_auth: {username: u, password: canary}, static_configs: [{targets: [m]}]}]")
+	prometheus := put("prometheus.yml", `
+global: {scrape_interval: 40s, sample_limit: 77, external_labels: {site: dc1}}
+scrape_configs:
+- job_name: taken over
+  params: {token: [canary]}
+  proxy_url: http://u:canary@p
+  tls_config: {ca_file: ca.pem}
+  file_sd_configs: [{files: [t.json]}]
+- {job_name: other, static_configs: [{targets: [o]}]}
+`)
+	ours := put("poller.yaml", "scrape_interval: 20s\nidentity: x\npoller_stream: {urls: nats://a, stream: S}\nscrape_configs: [{job_name: own, static_configs: [{targets: [x]}]}]\nscrape_config_files: [more.yaml]\n")
+	c, _, err := Load(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AddPrometheus(prometheus); err != nil {
+		t.Fatal(err)
+	}
+	if c, _, err = c.ForRole(PollerRole); err != nil {
+		t.Fatal(err)
+	}
+	shown, err := c.Show()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"job_name: own", "job_name: more", "job_name: taken over", "job_name: other", "site: dc1", "scrape_interval: 40s", "sample_limit: 77",
+		"# from " + prometheus, "# from " + filepath.Join(dir, "more.yaml"), filepath.Join(dir, "ca.pem"), filepath.Join(dir, "t.json"),
+	} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("%q is not in\n%s", want, shown)
+		}
+	}
+	if strings.Contains(shown, "canary") || strings.Contains(shown, "scrape_config_files") || strings.Count(shown, "# from ") != 3 {
+		t.Errorf("shown:\n%s", shown)
+	}
+	again := parse(t, shown)
+	if n := len(again.Scrape()); n != 4 {
+		t.Errorf("%d scrape configs when read again", n)
+	}
+	for i, block := range c.Scrape() {
+		if got := again.Scrape()[i]; got.JobName != block.JobName || got.ScrapeInterval != block.ScrapeInterval || got.SampleLimit != block.SampleLimit {
+			t.Errorf("%s is %s, interval %s, when read again", block.JobName, got.JobName, got.ScrapeInterval)
+		}
+	}
+}

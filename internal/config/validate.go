@@ -63,6 +63,9 @@ func (c *Config) finish(d *decoder) {
 	if l := c.Poller.SeriesLimit; l != nil {
 		d.notNegative("poller.series_limit", *l)
 	}
+	if l := c.Poller.BodyMemoryLimit; l != nil {
+		d.notNegative("poller.body_memory_limit", int(*l))
+	}
 	d.positive("poller.flush_size", int64(c.Poller.FlushSize))
 	d.positive("poller.keyframe_interval", int64(c.Poller.KeyframeInterval))
 

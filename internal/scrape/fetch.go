@@ -31,6 +31,14 @@ type Buffers struct {
 	// ready are a few that stay from scrape to scrape; pool has the others until the next garbage collections.
 	ready []*buffer
 	pool  sync.Pool
+
+	// limit bounds held, what the buffers in use have together. large are those of them that had to ask for more; freed is
+	// closed when one of those who wait may go on.
+	limit, held int64
+	numbers     uint64
+	large       map[*buffer]struct{}
+	waiting     int
+	freed       chan struct{}
 }
 
 // buffer is the memory of one scrape that runs. Its gzip reader reads from compressed; both are nil until the first
@@ -39,6 +47,9 @@ type buffer struct {
 	bytes      []byte
 	compressed *bufio.Reader
 	gzip       *gzip.Reader
+
+	owner *Buffers // while it is in use
+	share share
 }
 
 const (
@@ -55,30 +66,28 @@ const (
 
 func (b *Buffers) get() *buffer {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if n := len(b.ready); n > 0 {
 		x := b.ready[n-1]
 		b.ready = b.ready[:n-1]
-		b.mu.Unlock()
-		x.bytes = x.bytes[:0]
-		return x
+		return b.begin(x)
 	}
-	b.mu.Unlock()
 	if x, ok := b.pool.Get().(*buffer); ok {
-		x.bytes = x.bytes[:0]
-		return x
+		return b.begin(x)
 	}
-	return &buffer{bytes: make([]byte, 0, firstBuffer)}
+	return b.begin(&buffer{bytes: make([]byte, 0, firstBuffer)})
 }
 
 func (b *Buffers) put(x *buffer) {
-	if cap(x.bytes) > largestKept {
-		return
-	}
 	if x.compressed != nil {
 		x.compressed.Reset(nil) // it must not hold on to the response
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.end(x)
+	if cap(x.bytes) > largestKept {
+		return
+	}
 	if len(b.ready) < readyKept && cap(x.bytes) <= readyLargest {
 		b.ready = append(b.ready, x)
 		return
@@ -111,7 +120,9 @@ func (b *buffer) gunzip(body io.Reader) (io.Reader, error) {
 func (b *buffer) read(r io.Reader, limit int64) error {
 	for {
 		if len(b.bytes)+1 >= cap(b.bytes) {
-			b.bytes = append(b.bytes, make([]byte, cap(b.bytes))...)[:len(b.bytes)]
+			if err := b.grow(limit); err != nil {
+				return err
+			}
 		}
 		room := b.bytes[len(b.bytes) : cap(b.bytes)-1]
 		if left := limit + 1 - int64(len(b.bytes)); int64(len(room)) > left {

@@ -20,7 +20,7 @@ const limitOther = "schema"
 // limits that a scrape can exceed; errors about them begin with these words.
 func limits() []string {
 	return []string{
-		"body_size_limit", "sample_limit", "label_limit", "label_name_length_limit", "label_value_length_limit", "target_limit",
+		"body_size_limit", "body_memory_limit", "sample_limit", "label_limit", "label_name_length_limit", "label_value_length_limit", "target_limit",
 		"native_histogram_bucket_limit", "series_limit", limitOther,
 	}
 }

@@ -191,14 +191,10 @@ func userAgent(version string) string {
 // because that says nothing of the target.
 func (s *Scraper) Scrape(ctx context.Context) (*frame.Frame, error) {
 	start := time.Now()
-	limited := ctx
-	if due, ok := ctx.Deadline(); s.target.Timeout > 0 && (!ok || due.After(start.Add(s.target.Timeout))) {
-		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, s.target.Timeout)
-		defer cancel()
-	}
+	limited, cancel := s.within(ctx)
+	defer cancel()
 	s.lastError, s.lastBytes, s.lastType, s.skipped = nil, 0, "", exposition.Skipped{}
-	parsed, err := s.ask(limited)
+	parsed, err := s.ask(limited, cancel)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return nil, ctx.Err()
 	}
@@ -215,6 +211,14 @@ func (s *Scraper) Scrape(ctx context.Context) (*frame.Frame, error) {
 	s.skipped = parsed.Skipped
 	s.frame.Report.Duration = time.Since(start)
 	return &s.frame, nil
+}
+
+// within is a context of the length of one scrape, to be cancelled.
+func (s *Scraper) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.target.Timeout > 0 {
+		return context.WithTimeout(ctx, s.target.Timeout)
+	}
+	return context.WithCancel(ctx)
 }
 
 // LastError is why the last scrape found the target down, or nil.
@@ -237,8 +241,8 @@ func (s *Scraper) failed(err error) {
 	}
 }
 
-// ask gets an exposition and reads it.
-func (s *Scraper) ask(ctx context.Context) (exposition.Parsed, error) {
+// ask gets an exposition and reads it; abort ends ctx.
+func (s *Scraper) ask(ctx context.Context, abort func()) (exposition.Parsed, error) {
 	if s.target.Refused != "" {
 		return exposition.Parsed{}, errors.New(s.target.Refused)
 	}
@@ -255,9 +259,13 @@ func (s *Scraper) ask(ctx context.Context) (exposition.Parsed, error) {
 	}
 	b := s.buffers.get()
 	defer func() { s.buffers.put(b) }()
+	b.watch(ctx.Done(), abort)
 	contentType, err := s.fetch(ctx, b)
 	s.lastBytes, s.lastType = int64(len(b.bytes)), contentType
 	if err != nil {
+		if why := b.whyEvicted(); why != nil {
+			err = why
+		}
 		return exposition.Parsed{}, err
 	}
 	return s.parse(b.bytes, contentType)
@@ -290,6 +298,9 @@ func (s *Scraper) hold(series int) error {
 func (s *Scraper) explain(ctx context.Context, err error) error {
 	if e := (*url.Error)(nil); errors.As(err, &e) {
 		err = e.Err
+	}
+	if e := (*BodyMemoryError)(nil); errors.As(err, &e) {
+		return e
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("no complete answer within the scrape timeout of %s: %w", s.target.Timeout, context.DeadlineExceeded)

@@ -1,18 +1,13 @@
 package target
 
 import (
-	"encoding/json"
-	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/target/targettest"
 )
 
 func write(t *testing.T, name, text string) {
@@ -91,180 +86,38 @@ func TestDiscoveryEndsWithItsConfiguration(t *testing.T) {
 	}
 }
 
-// fake is a server of one kind of discovery, with a list that changes.
-type fake struct {
-	*httptest.Server
-	mu   sync.Mutex
-	list []string
-	at   int // rises with each change
-}
-
-func newFake(t *testing.T, serve func(f *fake, w http.ResponseWriter, r *http.Request)) *fake {
-	f := &fake{at: 1}
-	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(f, w, r) }))
-	t.Cleanup(func() {
-		f.CloseClientConnections()
-		f.Close()
-	})
-	return f
-}
-
-func (f *fake) set(list ...string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.list = list
-	f.at++
-}
-
-func (f *fake) get() ([]string, int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.list), f.at
-}
-
-func answer(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v)
-}
-
 // follow applies a configuration and changes what the fake lists.
-func follow(t *testing.T, f *fake, block string) {
+func follow(t *testing.T, f *targettest.Fake, block string) {
 	t.Helper()
 	w := newWorld(t)
-	f.set("a:1")
+	f.Set("a:1")
 	w.run()
-	w.apply("scrape_configs:\n- job_name: f\n  " + strings.ReplaceAll(block, "ADDRESS", f.Listener.Addr().String()) + "\n")
+	w.apply("scrape_configs:\n- job_name: f\n  " + strings.ReplaceAll(block, "ADDRESS", f.Address()) + "\n")
 	w.await("a:1/metrics")
-	f.set("a:1", "b:2")
+	f.Set("a:1", "b:2")
 	w.await("a:1/metrics b:2/metrics")
-	f.set("b:2")
+	f.Set("b:2")
 	w.await("b:2/metrics")
-	f.set()
+	f.Set()
 	w.await("")
 }
 
+const anyPort = "127.0.0.1:0"
+
 func TestHTTPDiscovery(t *testing.T) {
-	f := newFake(t, func(f *fake, w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != "u" || password != "p" {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		list, _ := f.get()
-		answer(w, []any{map[string]any{"targets": append([]string{}, list...)}})
-	})
-	follow(t, f, "http_sd_configs: [{url: 'http://ADDRESS/', refresh_interval: 200ms, basic_auth: {username: u, password: p}}]")
+	follow(t, targettest.HTTP(t, anyPort), "http_sd_configs: [{url: 'http://ADDRESS/', refresh_interval: 200ms, basic_auth: {username: u, password: p}}]")
 }
 
 func TestPuppetDBDiscovery(t *testing.T) {
-	f := newFake(t, func(f *fake, w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		if r.Method != http.MethodPost || r.URL.Path != "/pdb/query/v4" || !strings.Contains(string(body), "resources") {
-			w.WriteHeader(http.StatusBadRequest)
-			return
-		}
-		list, _ := f.get()
-		out := []any{}
-		for _, address := range list {
-			out = append(out, map[string]any{"certname": strings.Split(address, ":")[0], "resource": address, "type": "Class", "title": "Exporter",
-				"exported": false, "tags": []string{"x"}, "file": "/a.pp", "environment": "production", "parameters": map[string]any{"address": address}})
-		}
-		answer(w, out)
-	})
-	follow(t, f, `puppetdb_sd_configs: [{url: 'http://ADDRESS', query: 'resources { type = "Class" }', include_parameters: true, refresh_interval: 200ms}]
+	follow(t, targettest.PuppetDB(t, anyPort), `puppetdb_sd_configs: [{url: 'http://ADDRESS', query: 'resources { type = "Class" }', include_parameters: true, refresh_interval: 200ms}]
   relabel_configs: [{source_labels: [__meta_puppetdb_parameter_address], target_label: __address__}]`)
 }
 
 func TestConsulDiscovery(t *testing.T) {
-	f := newFake(t, func(f *fake, w http.ResponseWriter, r *http.Request) {
-		list, at := f.get()
-		if r.Header.Get("X-Consul-Token") != "hunter2" {
-			w.WriteHeader(http.StatusForbidden)
-			return
-		}
-		for range 100 { // a blocking query
-			if r.URL.Query().Get("index") != fmt.Sprint(at) || r.Context().Err() != nil {
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
-			list, at = f.get()
-		}
-		w.Header().Set("X-Consul-Index", fmt.Sprint(at))
-		switch r.URL.Path {
-		case "/v1/agent/self":
-			answer(w, map[string]any{"Config": map[string]any{"Datacenter": "dc1"}})
-		case "/v1/catalog/services":
-			answer(w, map[string][]string{"node": {"x"}})
-		case "/v1/health/service/node":
-			out := []any{}
-			for i, address := range list {
-				host, port, _ := strings.Cut(address, ":")
-				var n int
-				_, _ = fmt.Sscan(port, &n)
-				out = append(out, map[string]any{
-					"Node":    map[string]any{"ID": fmt.Sprint(i), "Node": host, "Address": host, "Datacenter": "dc1"},
-					"Service": map[string]any{"ID": address, "Service": "node", "Address": host, "Port": n, "Tags": []string{"x"}},
-					"Checks":  []any{},
-				})
-			}
-			answer(w, out)
-		default:
-			w.WriteHeader(http.StatusNotFound)
-		}
-	})
-	follow(t, f, "consul_sd_configs: [{server: 'ADDRESS', token: hunter2, refresh_interval: 200ms}]")
+	follow(t, targettest.Consul(t, anyPort), "consul_sd_configs: [{server: 'ADDRESS', token: hunter2, refresh_interval: 200ms}]")
 }
 
 func TestKubernetesDiscovery(t *testing.T) {
-	node := func(address string, version int) map[string]any {
-		host, _, _ := strings.Cut(address, ":")
-		return map[string]any{"apiVersion": "v1", "kind": "Node",
-			"metadata": map[string]any{"name": host, "uid": host, "resourceVersion": fmt.Sprint(version), "annotations": map[string]string{"address": address}},
-			"status":   map[string]any{"addresses": []any{map[string]string{"type": "InternalIP", "address": host}}}}
-	}
-	f := newFake(t, func(f *fake, w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/api/v1/nodes" {
-			w.WriteHeader(http.StatusNotFound)
-			return
-		}
-		list, at := f.get()
-		query := r.URL.Query()
-		if query.Get("watch") == "" {
-			items := []any{}
-			for _, a := range list {
-				items = append(items, node(a, at))
-			}
-			answer(w, map[string]any{"apiVersion": "v1", "kind": "NodeList", "metadata": map[string]string{"resourceVersion": fmt.Sprint(at)}, "items": items})
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		event := func(kind string, object any) {
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": kind, "object": object})
-			w.(http.Flusher).Flush()
-		}
-		shown := list
-		if query.Get("sendInitialEvents") == "true" {
-			for _, a := range list {
-				event("ADDED", node(a, at))
-			}
-			event("BOOKMARK", map[string]any{"apiVersion": "v1", "kind": "Node", "metadata": map[string]any{"resourceVersion": fmt.Sprint(at),
-				"annotations": map[string]string{"k8s.io/initial-events-end": "true"}}})
-		}
-		for r.Context().Err() == nil {
-			time.Sleep(20 * time.Millisecond)
-			now, at := f.get()
-			for _, a := range now {
-				if !slices.Contains(shown, a) {
-					event("ADDED", node(a, at))
-				}
-			}
-			for _, a := range shown {
-				if !slices.Contains(now, a) {
-					event("DELETED", node(a, at))
-				}
-			}
-			shown = now
-		}
-	})
-	follow(t, f, `kubernetes_sd_configs: [{role: node, api_server: 'http://ADDRESS'}]
+	follow(t, targettest.Kubernetes(t, anyPort), `kubernetes_sd_configs: [{role: node, api_server: 'http://ADDRESS'}]
   relabel_configs: [{source_labels: [__meta_kubernetes_node_annotation_address], target_label: __address__}]`)
 }

@@ -1,0 +1,204 @@
+package scrape
+
+import "fmt"
+
+// smallBody is how large a buffer may become without asking whether there is memory for it: the scrapes of ordinary
+// targets never wait for others.
+const smallBody = 1 << 20
+
+// BodyMemoryError says that there is no memory for a body beside those of the other targets that are read at the moment.
+type BodyMemoryError struct {
+	// Want is what the body needs, in bytes; Held is what the others have, Limit what all may have together.
+	Want, Held, Limit int64
+}
+
+func (e *BodyMemoryError) Error() string {
+	return fmt.Sprintf("body_memory_limit exceeded: %d bytes for this body beside the %d of other targets, limit %d", e.Want, e.Held, e.Limit)
+}
+
+// share is what a buffer in use has of the memory for bodies. The Buffers' mu guards it.
+type share struct {
+	// held is counted; want is that with what is waited for.
+	held, want int64
+	number     uint64          // rises with each scrape: of two equal ones the later gives way
+	done       <-chan struct{} // the scrape's context
+	abort      func()          // ends the scrape; nil if it cannot be
+	evicted    *BodyMemoryError
+}
+
+// NewBuffers makes buffers that take so many bytes together at most while they are in use, besides 1 MiB for each; 0 or
+// less is no bound.
+//
+// Who gives way is decided by size, so that a target that sends without end harms none that is smaller: if there is no
+// room for a body to grow, the largest of those being read fails. The largest itself waits for room, until its scrape's
+// timeout. So nobody waits for ever: of those who wait all but the largest end it.
+func NewBuffers(limit int64) *Buffers {
+	return &Buffers{limit: max(limit, 0), freed: make(chan struct{})}
+}
+
+// begin counts a buffer as in use; b.mu is held.
+func (b *Buffers) begin(x *buffer) *buffer {
+	x.bytes = x.bytes[:0]
+	b.numbers++
+	x.share = share{held: int64(cap(x.bytes)), number: b.numbers}
+	b.held += x.share.held
+	x.owner = b
+	return x
+}
+
+// watch says how the scrape that uses a buffer is ended, by others and by itself.
+func (x *buffer) watch(done <-chan struct{}, abort func()) {
+	if x.owner == nil {
+		return
+	}
+	x.owner.mu.Lock()
+	defer x.owner.mu.Unlock()
+	x.share.done, x.share.abort = done, abort
+}
+
+// end counts a buffer as not in use; b.mu is held.
+func (b *Buffers) end(x *buffer) {
+	b.held -= x.share.held
+	delete(b.large, x)
+	x.share, x.owner = share{}, nil
+	b.wake()
+}
+
+// wake has those who wait look again; b.mu is held.
+func (b *Buffers) wake() {
+	if b.waiting > 0 {
+		close(b.freed)
+		b.freed = make(chan struct{})
+	}
+}
+
+// whyEvicted is why a scrape was ended for others, or nil.
+func (x *buffer) whyEvicted() error {
+	if x.owner == nil {
+		return nil
+	}
+	x.owner.mu.Lock()
+	defer x.owner.mu.Unlock()
+	if e := x.share.evicted; e != nil {
+		return e
+	}
+	return nil
+}
+
+// grow makes the buffer larger, but not larger than a body of limit bytes needs. While it is copied both are there.
+func (x *buffer) grow(limit int64) error {
+	size := min(2*int64(cap(x.bytes)), limit+2)
+	if x.owner != nil {
+		if err := x.owner.claim(x, size); err != nil {
+			return err
+		}
+	}
+	old := x.bytes
+	x.bytes = make([]byte, len(old), size)
+	copy(x.bytes, old)
+	if x.owner != nil {
+		x.owner.settle(x)
+	}
+	return nil
+}
+
+// claim waits until there are so many bytes more for a buffer.
+func (b *Buffers) claim(x *buffer, more int64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := &x.share
+	s.want = s.held + more
+	if b.limit > 0 && more > smallBody {
+		if b.large == nil {
+			b.large = map[*buffer]struct{}{}
+		}
+		b.large[x] = struct{}{}
+		if err := b.await(x, more); err != nil {
+			return err
+		}
+	}
+	s.held += more
+	b.held += more
+	return nil
+}
+
+// await waits for room, and makes it; b.mu is held, but not while it waits.
+func (b *Buffers) await(x *buffer, more int64) error {
+	for first := true; ; first = false {
+		if x.share.evicted != nil {
+			return x.share.evicted
+		}
+		if b.held+more <= b.limit {
+			return nil
+		}
+		if x.share.want > b.limit {
+			return b.refusal(x)
+		}
+		if b.evict(x, more) || first {
+			b.wake()
+		}
+		b.waiting++
+		freed := b.freed
+		b.mu.Unlock()
+		timedOut := false
+		select {
+		case <-freed:
+		case <-x.share.done:
+			timedOut = true
+		}
+		b.mu.Lock()
+		b.waiting--
+		if timedOut && x.share.evicted == nil {
+			return b.refusal(x)
+		}
+	}
+}
+
+// evict ends scrapes that are larger than that of x, the largest first, until there will be room for it. It tells whether
+// there was one.
+func (b *Buffers) evict(x *buffer, more int64) (any bool) {
+	var coming int64 // what those that were ended give back soon
+	for y := range b.large {
+		if y.share.evicted != nil {
+			coming += y.share.held
+		}
+	}
+	for b.held-coming+more > b.limit {
+		largest := x
+		for y := range b.large {
+			if y.share.evicted == nil && y.share.outweighs(&largest.share) {
+				largest = y
+			}
+		}
+		if largest == x {
+			return any
+		}
+		largest.share.evicted, any = b.refusal(largest), true
+		coming += largest.share.held
+		if largest.share.abort != nil {
+			largest.share.abort()
+		}
+	}
+	return any
+}
+
+// outweighs tells which of two gives way.
+func (s *share) outweighs(other *share) bool {
+	a, b := max(s.held, s.want), max(other.held, other.want)
+	return a > b || a == b && s.number > other.number
+}
+
+func (b *Buffers) refusal(x *buffer) *BodyMemoryError {
+	return &BodyMemoryError{Want: max(x.share.want, x.share.held), Held: b.held - x.share.held, Limit: b.limit}
+}
+
+// settle counts what a buffer has once its old memory is gone.
+func (b *Buffers) settle(x *buffer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	freed := x.share.held - int64(cap(x.bytes))
+	x.share.held -= freed
+	x.share.want = x.share.held
+	b.held -= freed
+	b.wake()
+}
