@@ -125,7 +125,7 @@ func everyKey(t *testing.T) (file string) {
 	for name, content := range map[string]string{
 		"prometheus.yml": strings.NewReplacer("ADDRESS", sd.Listener.Addr().String(), `"CA_PEM"`, strconv.Quote(string(ca.PEM())),
 			`"CERT_PEM"`, strconv.Quote(string(pair.CertPEM)), `"KEY_PEM"`, strconv.Quote(string(pair.KeyPEM))).Replace(string(text)),
-		"ca.pem":         string(ca.PEM()), "cert.pem": string(pair.CertPEM), "key.pem": string(pair.KeyPEM), "token": "hunter8", "header": "hunter9",
+		"ca.pem": string(ca.PEM()), "cert.pem": string(pair.CertPEM), "key.pem": string(pair.KeyPEM), "token": "hunter8", "header": "hunter9",
 		"targets.json":  `[{"targets": ["f:1", "f:2"], "labels": {"a": "b"}}, {"targets": []}]`,
 		"targets2.json": `[{"targets": ["f:3"], "labels": {"__scheme__": "https", "__metrics_path__": "/own", "__scrape_interval__": "3h"}}]`,
 		"more.yml":      "- targets: ['y:1']\n  labels: {job: its own}\n",
