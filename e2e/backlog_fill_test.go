@@ -19,6 +19,7 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/frame"
 	"github.com/choria-io/prometheus-streams/internal/spool"
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/choria-io/prometheus-streams/internal/stream/jetstream"
 )
 
@@ -83,7 +84,8 @@ func (b *backlog) fill(t testing.TB, server *harness.NATS) (size int) {
 	defer cancel()
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	conn, err := jetstream.Connect(ctx, jetstream.Options{
-		URLs: []string{server.URL}, Name: backlogSite, Topic: "prometheus", Stream: "PROMETHEUS", Logger: logger, Registerer: prometheus.NewRegistry(),
+		Server: access.Server{URLs: []string{server.URL}, Name: backlogSite, Logger: logger, Registerer: prometheus.NewRegistry()},
+		Topic:  "prometheus", Stream: "PROMETHEUS",
 	})
 	if err != nil {
 		t.Fatal(err)
