@@ -21,6 +21,7 @@ var doors = map[string][]string{
 	"internal/arch":              {},
 	"internal/config":            {},
 	"internal/frame":             {},
+	"internal/frame/outsider":    {},
 	"internal/spool":             {},
 	"internal/stream":            {},
 	"internal/manage":            {},

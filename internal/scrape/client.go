@@ -37,16 +37,16 @@ func makeClient(c *target.Client) (*http.Client, error) {
 	if c == nil {
 		return NewClient()
 	}
-	make1 := clientFor
+	construct := clientFor
 	if c.Socket != "" {
-		make1 = func(settings promconfig.HTTPClientConfig, name string) (*http.Client, error) {
+		construct = func(settings promconfig.HTTPClientConfig, name string) (*http.Client, error) {
 			return promconfig.NewClientFromConfig(settings, name, promconfig.WithDialContextFunc(
 				func(ctx context.Context, _, _ string) (net.Conn, error) {
 					return (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
 				}))
 		}
 	}
-	made, err := make1(c.HTTP, c.Name)
+	made, err := construct(c.HTTP, c.Name)
 	if err != nil {
 		return nil, fmt.Errorf("job %q: make the HTTP client of its scrapes: %w", c.Name, err)
 	}
