@@ -181,6 +181,9 @@ func outsiderRows(c *Column) []outsider.Row {
 	for _, h := range c.Histograms {
 		rows[h.Row].Histogram, rows[h.Row].Value = outsiderHistogram(h), 0
 	}
+	for _, x := range c.Earlier {
+		rows[x.Row].Earlier = append(rows[x.Row].Earlier, outsider.Earlier{Value: math.Float64bits(x.Value), Timestamp: x.Timestamp})
+	}
 	for _, x := range c.Exemplars {
 		e := outsider.Exemplar{Labels: outsiderLabels(x.Labels), Value: math.Float64bits(x.Value)}
 		if x.Timestamp != NoTimestamp {

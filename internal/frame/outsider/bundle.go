@@ -162,14 +162,14 @@ func (p *parse) body() {
 		p.schema(id)
 		p.base = keyframeBase(f.Schema)
 		p.classes()
-		p.readSections(2, 3, 4, 5, 6)
+		p.readSections(2, 3, 4, 5, 6, 7)
 		p.values()
 	case Samples:
 		f.Distance = in.uvarint()
 		p.report(first)
 		f.Mask = in.uvarint()
 		p.findBase()
-		p.readSections(1, 2, 3, 4, 5, 6)
+		p.readSections(1, 2, 3, 4, 5, 6, 7)
 		p.change()
 		p.values()
 	case Down:

@@ -14,6 +14,7 @@ type Row struct {
 	Start        int64 // 0 for none
 	Histogram    *Histogram
 	Exemplars    []Exemplar
+	Earlier      []Earlier // in the order of their times
 }
 
 // Histogram is a native histogram. Floats are bits; counts of an integer histogram are numbers, of a float one bits.

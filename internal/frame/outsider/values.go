@@ -48,6 +48,7 @@ func (p *parse) values() {
 	}
 	residuals.done("the residuals")
 	p.rows(stamps)
+	p.earlier()
 }
 
 // changed reads the bitmap of rows that have a residual.
