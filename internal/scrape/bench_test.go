@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,4 +109,66 @@ func answerAll(l net.Listener, answer []byte) {
 			}
 		}()
 	}
+}
+
+// BenchmarkConnection is the memory of a connection that waits for its next scrape, with its goroutines.
+func BenchmarkConnection(b *testing.B) {
+	theirs, err := promconfig.NewClientFromConfig(promconfig.DefaultHTTPClientConfig, "bench")
+	if err != nil {
+		b.Fatal(err)
+	}
+	ours, err := NewClient()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, c := range map[string]*http.Client{"direct": ours, "net-http": theirs} {
+		b.Run(name, func(b *testing.B) {
+			const targets = 200
+			for b.Loop() {
+				before := memory()
+				conns := connect(b, c, targets)
+				b.ReportMetric(float64(memory()-before)/targets, "B/conn")
+				c.CloseIdleConnections()
+				for _, s := range conns {
+					_ = s.Close()
+				}
+			}
+		})
+	}
+}
+
+// connect asks n targets once. It gives the servers' ends of the connections, which nothing waits for.
+func connect(b *testing.B, c *http.Client, n int) (conns []net.Conn) {
+	accepted := make(chan net.Conn, n)
+	request := make([]byte, 4<<10)
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		go func() {
+			s, err := l.Accept()
+			if err == nil {
+				_, _ = s.Read(request)
+				_, _ = io.WriteString(s, fine)
+			}
+			accepted <- s
+		}()
+		if g := ask(b.Context(), c, "http://"+l.Addr().String()+"/metrics"); g.err != "" {
+			b.Fatal(g)
+		}
+		conns = append(conns, <-accepted)
+		_ = l.Close()
+	}
+	return conns
+}
+
+// memory is what the heap and the stacks take.
+func memory() int64 {
+	for range 3 { // what pools hold goes with the second
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse + m.StackInuse)
 }

@@ -132,7 +132,7 @@ func takes(r *http.Request) (address string, ok bool) {
 func (d *direct) exchange(c *conn, r *http.Request, request []byte) (*http.Response, error) {
 	in := d.readers.Get().(*bufio.Reader)
 	in.Reset(c)
-	b := &body{direct: d, conn: c, in: in, ctx: r.Context()}
+	b := &answerBody{direct: d, conn: c, in: in, ctx: r.Context()}
 	// It ends whatever the connection waits for. A connection to which this happened is not used again.
 	b.stop = context.AfterFunc(b.ctx, c.interrupt)
 	c.left, c.request = maxHead, request
@@ -192,9 +192,9 @@ func causeOr(ctx context.Context, err error) error {
 	return err
 }
 
-// body is the body of an answer. Read to its end it leaves the connection to the next request; closed before, it closes
+// answerBody is the body of an answer. Read to its end it leaves the connection to the next request; closed before, it closes
 // the connection.
-type body struct {
+type answerBody struct {
 	io.ReadCloser
 	direct   *direct
 	conn     *conn
@@ -207,7 +207,7 @@ type body struct {
 
 var errBodyClosed = errors.New("http: read on closed response body")
 
-func (b *body) Read(p []byte) (int, error) {
+func (b *answerBody) Read(p []byte) (int, error) {
 	if b.in == nil {
 		return 0, b.err
 	}
@@ -222,7 +222,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-func (b *body) Close() error {
+func (b *answerBody) Close() error {
 	if b.in != nil {
 		b.finish(false)
 	}
@@ -231,7 +231,7 @@ func (b *body) Close() error {
 }
 
 // finish lets go of the connection. whole tells that the answer was read to its end.
-func (b *body) finish(whole bool) {
+func (b *answerBody) finish(whole bool) {
 	c, quiet := b.conn, b.in.Buffered() == 0
 	b.direct.putReader(b.in)
 	b.in = nil
