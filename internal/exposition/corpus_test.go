@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/prometheus/prometheus/model/labels"
@@ -152,7 +154,7 @@ func BenchmarkParse(b *testing.B) {
 			pair[i] = append(pair[i], 0)[:len(pair[i])]
 		}
 		b.Run(name, func(b *testing.B) {
-			l := NewLayout(corpusRules(), NewSchemas())
+			l := NewLayout(corpusRules(), NewPackedSchemas())
 			samples := 0
 			b.ReportAllocs()
 			for b.Loop() {
@@ -214,7 +216,7 @@ func BenchmarkParseChurn(b *testing.B) {
 		}
 		less = append(less, 0)[:len(less)]
 		b.Run(name, func(b *testing.B) {
-			l := NewLayout(corpusRules(), NewSchemas())
+			l := NewLayout(corpusRules(), NewPackedSchemas())
 			samples := 0
 			b.ReportAllocs()
 			for b.Loop() {
@@ -229,6 +231,51 @@ func BenchmarkParseChurn(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(samples), "ns/sample")
 		})
 	}
+}
+
+// BenchmarkMemory tells what a poller keeps of targets that expose like one program but share no series: their layouts
+// and encoders, in bytes of the heap per series.
+func BenchmarkMemory(b *testing.B) {
+	for name, bodies := range corpus(b) {
+		b.Run(name, func(b *testing.B) {
+			const targets = 20
+			for b.Loop() {
+				before := heap()
+				store, kept, series := NewPackedSchemas(), make([]any, 0, 2*targets), 0
+				for i := range targets {
+					own := func(body []byte) []byte {
+						return bytes.ReplaceAll(body, []byte{'"', '}'}, fmt.Appendf(nil, `",of="%d"}`, i))
+					}
+					l := NewLayout(corpusRules(), store)
+					e := frame.NewEncoder(1, &frame.Target{ID: uint64(i + 1), Interval: time.Minute}, frame.EncoderOptions{})
+					for j, body := range [][]byte{bodies[0], values(bodies[0]), bodies[0], values(bodies[0])} {
+						p, err := l.Parse(own(body), textType)
+						if err != nil {
+							b.Fatal(err)
+						}
+						if _, err := e.AppendScrape(nil, int64(j)*60000, frame.Report{}, p.Schema, &p.Column); err != nil {
+							b.Fatal(err)
+						}
+						if j == 0 {
+							series += len(p.Column.Values)
+						}
+					}
+					kept = append(kept, l, e)
+				}
+				b.ReportMetric(float64(heap()-before)/float64(series), "B/series")
+				runtime.KeepAlive(kept)
+			}
+		})
+	}
+}
+
+// heap is what is in use after what is not was collected, pools among it.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // values changes the last digit of every value.
