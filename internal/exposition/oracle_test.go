@@ -38,6 +38,7 @@ type appended struct {
 	fh        *histogram.FloatHistogram
 	exemplars []exemplar.Exemplar
 	earlier   []frame.Earlier
+	before    []exemplar.Exemplar // of the earlier ones
 	family    string
 	meta      metadata.Metadata
 }
@@ -247,9 +248,9 @@ func split(all []appended) (samples map[string]appended, report map[string]float
 		key := x.labels.String()
 		old, ok := samples[key]
 		if ok && x.ts > old.ts {
-			after := refSample{exemplars: x.exemplars}
-			after.after(refSample{value: old.value, ts: old.ts, h: old.h, fh: old.fh, exemplars: old.exemplars, earlier: old.earlier})
-			x.exemplars, x.earlier = after.exemplars, after.earlier
+			var after refSample
+			after.after(refSample{value: old.value, ts: old.ts, h: old.h, fh: old.fh, exemplars: old.exemplars, earlier: old.earlier, before: old.before})
+			x.earlier, x.before = after.earlier, after.before
 		}
 		if !ok || x.ts > old.ts {
 			samples[key] = x
@@ -310,7 +311,7 @@ func compareAppended(r *reference, p Parsed, err error, target labels.Labels, al
 		if !parseST {
 			more.starts = nil
 		}
-		if err := more.compare(i, refSample{start: want.start, h: want.h, fh: want.fh, exemplars: want.exemplars}); err != nil {
+		if err := more.compare(i, refSample{start: want.start, h: want.h, fh: want.fh, exemplars: want.exemplars, before: want.before}); err != nil {
 			return fmt.Errorf("series %s: %w", key, err)
 		}
 		if want.family == "" {

@@ -45,6 +45,7 @@ type refSample struct {
 	fh        *histogram.FloatHistogram
 	exemplars []exemplar.Exemplar
 	earlier   []frame.Earlier
+	before    []exemplar.Exemplar // of the earlier ones
 }
 
 type refResult struct {
@@ -310,15 +311,13 @@ func (s *refScrape) take(ls labels.Labels, x refSample) (bool, error) {
 
 // after makes the sample one that is newer than another of its series.
 func (x *refSample) after(old refSample) {
-	own := x.exemplars
-	x.exemplars = nil
+	x.before = old.before
 	for _, e := range old.exemplars {
 		if !e.HasTs && old.ts != frame.NoTimestamp {
 			e.HasTs, e.Ts = true, old.ts
 		}
-		x.exemplars = append(x.exemplars, e)
+		x.before = append(x.before, e)
 	}
-	x.exemplars = append(x.exemplars, own...)
 	x.earlier = old.earlier
 	if old.h == nil && old.fh == nil {
 		x.earlier = append(x.earlier, frame.Earlier{Value: old.value, Timestamp: old.ts})

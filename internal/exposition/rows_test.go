@@ -3,6 +3,7 @@ package exposition
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -53,6 +54,7 @@ func (r rowsOf) compare(i int, x refSample) error {
 	if start != x.start {
 		return fmt.Errorf("start timestamp %d, want %d", start, x.start)
 	}
+	x.exemplars = slices.Concat(x.before, x.exemplars)
 	if len(r.exemplars[i]) != len(x.exemplars) {
 		return fmt.Errorf("exemplars %+v, want %+v", r.exemplars[i], x.exemplars)
 	}
