@@ -17,6 +17,8 @@ import (
 func ReportMain(_ context.Context, args []string) error {
 	fs := flag.NewFlagSet("report", flag.ContinueOnError)
 	growth := fs.Bool("growth", false, "how the cost grows with the load, of one contestant")
+	summary := fs.Bool("summary", false, "ours beside the best of the others, with ratios and goals")
+	churn := fs.Bool("churn", false, "what series that are replaced cost on the wire, in a sentence")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -31,10 +33,16 @@ func ReportMain(_ context.Context, args []string) error {
 		}
 		results = append(results, more...)
 	}
-	if *growth {
+	switch {
+	case *growth:
 		return writeGrowth(os.Stdout, results)
+	case *summary:
+		return writeSummary(os.Stdout, results)
+	case *churn:
+		return writeChurn(os.Stdout, results)
+	default:
+		return writeReport(os.Stdout, results)
 	}
-	return writeReport(os.Stdout, results)
 }
 
 func readResults(path string) ([]*Result, error) {
@@ -62,11 +70,10 @@ type row struct {
 	runs []*Result
 }
 
-// writeReport prints the median of each figure over a contestant's runs, and the spread of the edge's CPU.
-func writeReport(w io.Writer, results []*Result) error {
-	var rows []*row
+// rowsOf puts results of one name together, in the order in which the names come first.
+func rowsOf(results []*Result, name func(*Result) string) (rows []*row) {
 	for _, r := range results {
-		name := fmt.Sprintf("%s | %s", r.Contestant, r.Load)
+		name := name(r)
 		i := slices.IndexFunc(rows, func(row *row) bool { return row.name == name })
 		if i < 0 {
 			rows = append(rows, &row{name: name})
@@ -74,6 +81,12 @@ func writeReport(w io.Writer, results []*Result) error {
 		}
 		rows[i].runs = append(rows[i].runs, r)
 	}
+	return rows
+}
+
+// writeReport prints the median of each figure over a contestant's runs, and the spread of the edge's CPU.
+func writeReport(w io.Writer, results []*Result) error {
+	rows := rowsOf(results, func(r *Result) string { return fmt.Sprintf("%s | %s", r.Contestant, r.Load) })
 	out := bufio.NewWriter(w)
 	fmt.Fprintln(out, "CPU in seconds per million samples (user and system); memory is peak RSS in MiB, of which anonymous memory is the own, without the pages of the program and other files; wire is edge to centre and back, all in, per sample.")
 	fmt.Fprintln(out)

@@ -39,9 +39,10 @@ type page struct {
 	series   int
 	churning []*series
 
-	scrapes, churns int
-	text, zipped    bytes.Buffer
-	zip             *gzip.Writer
+	// phase spreads the replacing of series over targets, which do not do it all at once.
+	phase, scrapes, churns int
+	text, zipped           bytes.Buffer
+	zip                    *gzip.Writer
 }
 
 // line is a series, or the header of a family.
@@ -88,7 +89,9 @@ func Main(ctx context.Context, args []string) error {
 		if *same {
 			index = 0
 		}
-		e.pages = append(e.pages, newPage(index, *m))
+		p := newPage(index, *m)
+		p.phase = i
+		e.pages = append(e.pages, p)
 	}
 	if *dump > 0 {
 		for i := range *dump {
@@ -159,7 +162,7 @@ func (e *exporter) serve(p *page, w http.ResponseWriter, r *http.Request) {
 // next moves all values and gives the page; it is valid until the next call.
 func (p *page) next(o options) []byte {
 	p.scrapes++
-	if o.churn > 0 && p.scrapes%o.churnEvery == 0 && len(p.churning) > 0 {
+	if o.churn > 0 && (p.phase+p.scrapes)%o.churnEvery == 0 && len(p.churning) > 0 {
 		p.churns++
 		k := int(o.churn * float64(p.series))
 		for i := range k {
