@@ -28,11 +28,18 @@ func (counting) RoundTrip(r *http.Request) (*http.Response, error) {
 // 1000 series each. cpu-ns/sample is what matters, the rest is waiting; decoding is in the package frame.
 func BenchmarkCentre(b *testing.B) {
 	for _, protocol := range []string{V1, V2} {
-		b.Run("protocol "+protocol, func(b *testing.B) { benchmark(b, protocol) })
+		b.Run("protocol "+protocol, func(b *testing.B) { benchmark(b, protocol, 1) })
 	}
 }
 
-func benchmark(b *testing.B, protocol string) {
+// BenchmarkBacklog is the same with ten scrapes of each target at a time.
+func BenchmarkBacklog(b *testing.B) {
+	for _, protocol := range []string{V1, V2} {
+		b.Run("protocol "+protocol, func(b *testing.B) { benchmark(b, protocol, 10) })
+	}
+}
+
+func benchmark(b *testing.B, protocol string, together int) {
 	s, err := New(Options{URL: "http://centre/", Protocol: protocol, HTTPClient: &http.Client{Transport: counting{}}})
 	if err != nil {
 		b.Fatal(err)
@@ -59,21 +66,24 @@ func benchmark(b *testing.B, protocol string) {
 		for i := range values {
 			values[i] = float64(i*n) * 1.25
 		}
-		for _, g := range targets {
-			wait.Add(1)
-			f := scraped(schema, start+int64(n), values...)
-			f.Target, f.Position = g, uint64(n+1)
-			s.Deliver(ctx, sink.Delivery{Frame: f, Publisher: "DC1", Lane: "live", Epoch: 1, Seq: uint64(n + 1), Stored: time.UnixMilli(start)}, func(err error) {
-				if err != nil {
-					b.Error(err)
-				}
-				wait.Done()
-			})
+		for k := range together {
+			for _, g := range targets {
+				wait.Add(1)
+				position := n*together + k + 1
+				f := scraped(schema, start+int64(position), values...)
+				f.Target, f.Position = g, uint64(position)
+				s.Deliver(ctx, sink.Delivery{Frame: f, Publisher: "DC1", Lane: "live", Epoch: 1, Seq: uint64(position), Stored: time.UnixMilli(start)}, func(err error) {
+					if err != nil {
+						b.Error(err)
+					}
+					wait.Done()
+				})
+			}
 		}
 		wait.Wait()
 	}
 	b.StopTimer()
-	samples := float64(b.N) * float64(len(targets)*(len(all)+sink.ReportSeries))
+	samples := float64(b.N*together) * float64(len(targets)*(len(all)+sink.ReportSeries))
 	b.ReportMetric(float64((cpuTime(b)-cpu).Nanoseconds())/samples, "cpu-ns/sample")
 	cancel()
 	if err := <-ran; err != nil {
