@@ -65,10 +65,16 @@ func (f *server) parse2(raw []byte) (out []sent) {
 		if seen[s] {
 			f.t.Errorf("symbol %q twice", s)
 		}
+		if !utf8.ValidString(s) {
+			f.t.Errorf("symbol %q is not UTF-8", s)
+		}
 		seen[s] = true
 	}
 	used[0] = true
 	symbol := func(n uint32) string {
+		if int(n) >= len(r.Symbols) {
+			f.t.Fatalf("symbol %d of %d", n, len(r.Symbols))
+		}
 		used[n] = true
 		return r.Symbols[n]
 	}
@@ -114,11 +120,19 @@ func (f *server) parse2(raw []byte) (out []sent) {
 	return out
 }
 
+// What follows, with checkHeaders and why, is each MUST that the specification has for senders' requests: a POST of a
+// snappy block with the four headers; symbols that begin with the empty one, each once, none without use, and references
+// among them; for each series its whole labels in order, none empty, samples or histograms but not both, in the order of
+// time; exemplars with a time. How answers are taken is in the tests of verdicts.
+
 // checkLabels is what the specification says of a series.
 func (f *server) checkLabels(pairs []labels.Label) labels.Labels {
 	for i, l := range pairs {
 		if l.Name == "" || l.Value == "" || i > 0 && pairs[i-1].Name >= l.Name {
 			f.t.Errorf("labels %v: empty or not in order at %d", pairs, i)
+		}
+		if !utf8.ValidString(l.Name) || !utf8.ValidString(l.Value) {
+			f.t.Errorf("labels %v: not UTF-8 at %d", pairs, i)
 		}
 	}
 	all := labels.New(pairs...)

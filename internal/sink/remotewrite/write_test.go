@@ -289,3 +289,21 @@ func TestServerIsChanged(t *testing.T) {
 		w.has([]string{"__name__", "m", "x", "1", "job", "a"}, n, 0, n+1, 1, n+2, 2, n+3, 3)
 	})
 }
+
+// TestReservedHeaders gives headers that the protocol sets itself: they are not what is sent.
+func TestReservedHeaders(t *testing.T) {
+	each(t, func(t *testing.T, versions ...int) {
+		f := newServer(t, versions...)
+		w := newWorld(t, f, Options{Protocol: fmt.Sprint(versions[0]), UserAgent: "ours/1", Headers: map[string]string{
+			"content-type": "text/plain", "Content-Encoding": "gzip", headerVersion: "9", "user-agent": "theirs", "X-Scope-OrgID": "tenant",
+		}})
+		defer w.stopped()
+		now := time.Now().UnixMilli()
+		w.give(site("job", "a"), scraped(schemaOf(t, ms("1")...), now, 1))
+		w.settle(time.Second)
+		w.has(m("1"), float64(now), 1)
+		if h := f.last.Header; h.Get("X-Scope-OrgID") != "tenant" || h.Get("User-Agent") != "ours/1" {
+			t.Errorf("headers %v", h)
+		}
+	})
+}
