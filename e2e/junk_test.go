@@ -58,6 +58,8 @@ func TestJunk(t *testing.T) {
 	harness.Publish(t, conn, forge.SchemaSubject(), forge.Schema.Marshal())
 	broken(t, forge, random, junk)
 	junk("wrong_publisher", subject("other"), forge.Bundle(t, 1))
+	junk("wrong_subject", subject("\xff"), forge.Bundle(t, 1))
+	junk("malformed", subject("\xff"), []byte("PSB"))
 	junk("wrong_publisher", evil, harness.NewForge(t, "site", 3).Bundle(t, 1))
 
 	harness.Wait(t, 20*time.Second, "junk is counted by its reason", func() error {

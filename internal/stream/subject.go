@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Subjects makes the subjects of one topic.
@@ -62,7 +63,8 @@ func EscapeToken(name string) string {
 	return b.String()
 }
 
-// UnescapeToken is the inverse of EscapeToken. It takes nothing but what EscapeToken gives: a name has one token.
+// UnescapeToken is the inverse of EscapeToken. It takes nothing but what EscapeToken gives: a name has one token. Names are
+// UTF-8, as labels are, which they become.
 func UnescapeToken(token string) (string, error) {
 	if !strings.Contains(token, "%") {
 		if EscapeToken(token) != token {
@@ -85,6 +87,9 @@ func UnescapeToken(token string) (string, error) {
 		}
 		b = append(b, c[0])
 		i += 2
+	}
+	if !utf8.Valid(b) {
+		return "", fmt.Errorf("subject token %q names nothing that is UTF-8", token)
 	}
 	if EscapeToken(string(b)) != token {
 		return "", fmt.Errorf("subject token %q is not the escaped form of a name", token)

@@ -3,6 +3,7 @@ package stream
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestSubjects(t *testing.T) {
@@ -23,7 +24,7 @@ func TestSubjects(t *testing.T) {
 }
 
 func TestUnescapeToken(t *testing.T) {
-	good := map[string]string{"": "", "edge1": "edge1", "a%2Eb": "a.b", "%25": "%", "A-b_9": "A-b_9", "%FF%00": "\xff\x00"}
+	good := map[string]string{"": "", "edge1": "edge1", "a%2Eb": "a.b", "%25": "%", "A-b_9": "A-b_9", "%C3%BC%00": "ü\x00"}
 	for token, name := range good {
 		if got, err := UnescapeToken(token); err != nil || got != name {
 			t.Errorf("%q: %q, %v; want %q", token, got, err, name)
@@ -33,6 +34,7 @@ func TestUnescapeToken(t *testing.T) {
 	bad := map[string]string{
 		"a.b": "should be escaped", "ü": "should be escaped", "%2e": "not the escaped form", "%41": "not the escaped form",
 		"%": "ends inside", "%2": "ends inside", "a%zzb": "bad escape", "%2E.": "not the escaped form",
+		"%FF%00": "UTF-8", "a%C3": "UTF-8",
 	}
 	for token, why := range bad {
 		if got, err := UnescapeToken(token); err == nil || !strings.Contains(err.Error(), why) {
@@ -50,7 +52,7 @@ func FuzzEscapeToken(f *testing.F) {
 		if strings.ContainsAny(token, ".*> \t\r\n") {
 			t.Fatalf("%q becomes %q, which is not one token", s, token)
 		}
-		if back, err := UnescapeToken(token); err != nil || back != s {
+		if back, err := UnescapeToken(token); utf8.ValidString(s) != (err == nil) || err == nil && back != s {
 			t.Fatalf("%q becomes %q and back %q, %v", s, token, back, err)
 		}
 		// Taken as a token itself, it is either refused or exactly the form of the name it gives.
