@@ -10,7 +10,7 @@ FUZZTIME ?= 30s
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test check unit race lint vuln servers e2e e2e-puppet e2e-choria chaos fidelity bench bench-corpus fuzz fuzzseeds debs clean help
+.PHONY: build run test check unit race lint vuln servers e2e e2e-puppet e2e-choria chaos fidelity backlog bench bench-corpus fuzz fuzzseeds debs clean help
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,6 +80,9 @@ chaos: servers ## kill, freeze and cut off the parts of a site, then account for
 
 fidelity: servers ## what a Prometheus holds that was fed by us, compared with one that scraped the same (FIDELITY_SEED, FIDELITY_SCRAPES)
 	cd e2e && go test -tags fidelity -count=1 -v -timeout 15m ./fidelity
+
+backlog: servers ## half an hour of 200 targets with 1000 series each, written into a server that counts and into a Prometheus
+	cd e2e && BACKLOG_FULL=1 go test -count=1 -v -timeout 40m -run '^TestBacklog$$' .
 
 bench: ## CPU, memory and wire bytes beside other programs, printed as a table
 	./e2e/servers/build nats-server prometheus vmagent
