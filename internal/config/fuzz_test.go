@@ -44,3 +44,35 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPrometheus takes over files of a Prometheus, whatever they hold: its own, and one that it names.
+func FuzzPrometheus(f *testing.F) {
+	f.Add([]byte("global: {scrape_interval: 5s, external_labels: {a: b}}\nscrape_configs: [{job_name: a, static_configs: [{targets: [b]}]}]"), []byte("scrape_configs: [{job_name: b}]"))
+	f.Add([]byte("scrape_config_files: [more.yml, '*.yml']\nremote_write: [{url: 'http://a'}]"), []byte("scrape_configs: [{job_name: b, scrape_interval: 1ms}]"))
+	f.Add([]byte("global: &g {scrape_interval: *g}"), []byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, main, more []byte) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "prometheus.yml")
+		for file, data := range map[string][]byte{path: main, filepath.Join(dir, "more.yml"): more} {
+			if err := os.WriteFile(file, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c, _, err := Parse(filepath.Join(dir, "c.yaml"), []byte("scrape_config_files: [more.yml]\ngateway: {}\nmonitor_port: 1\n"))
+		if err == nil {
+			_, err = c.AddPrometheus(path)
+		}
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("an error without words")
+			}
+			return
+		}
+		for _, role := range []Role{PollerRole, StandaloneRole} {
+			_, _, _ = c.ForRole(role)
+		}
+		if _, err := c.Show(); err != nil {
+			t.Fatalf("Show: %v", err)
+		}
+	})
+}

@@ -2,8 +2,10 @@ package spool
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -434,6 +436,34 @@ func FuzzRecord(f *testing.F) {
 		}
 		if s, err := parseSchema("x", b); err == nil && len(s.Message) > len(b) {
 			t.Fatal("more than there was")
+		}
+	})
+}
+
+// FuzzFiles reads the small files of a spool, whatever they hold. One with a good checksum is what was written.
+func FuzzFiles(f *testing.F) {
+	f.Add([]byte("7 3600000 00000000\n"), uint64(7), int64(3600000))
+	f.Add([]byte("-1 x"), uint64(0), int64(0))
+	f.Add([]byte(schemaMagic+"\x00\x00\x00\x00\x01a"), uint64(1)<<63, int64(1)<<62)
+	f.Fuzz(func(t *testing.T, b []byte, floor uint64, ms int64) {
+		file := filepath.Join(t.TempDir(), "position")
+		read := func(b []byte) (Position, time.Duration, error) {
+			if err := os.WriteFile(file, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return readPosition(file)
+		}
+		if _, clock, err := read(b); err == nil && clock < 0 {
+			t.Errorf("a clock of %s", clock)
+		}
+		text := fmt.Sprintf("%d %d", floor, ms)
+		got, clock, err := read(fmt.Appendf(nil, "%s %08x\n", text, crc32.Checksum([]byte(text), castagnoli)))
+		if ms >= 0 && err == nil && (got != Position(floor) || clock < 0) {
+			t.Errorf("%s is read as %d %s", text, got, clock)
+		}
+		sealed := binary.LittleEndian.AppendUint32([]byte(schemaMagic), crc32.Checksum(b, castagnoli))
+		if s, err := parseSchema("x", append(sealed, b...)); err == nil && len(s.Message)+len(s.Subject) > len(b) {
+			t.Errorf("a schema of %d bytes out of %d", len(s.Message), len(b))
 		}
 	})
 }

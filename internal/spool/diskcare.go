@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -202,7 +203,7 @@ func readPosition(file string) (floor Position, clock time.Duration, err error) 
 	if _, err := fmt.Sscanf(string(b), "%d %d %x\n", &floor, &ms, &sum); err != nil {
 		return 0, 0, fmt.Errorf("%s: %w", file, err)
 	}
-	if crc32.Checksum(fmt.Appendf(nil, "%d %d", floor, ms), castagnoli) != sum || ms < 0 {
+	if crc32.Checksum(fmt.Appendf(nil, "%d %d", floor, ms), castagnoli) != sum || ms < 0 || ms > int64(math.MaxInt64/time.Millisecond) {
 		return 0, 0, fmt.Errorf("%s: wrong checksum", file)
 	}
 	return floor, time.Duration(ms) * time.Millisecond, nil

@@ -21,8 +21,9 @@ var ErrNobody = errors.New("nobody answers")
 const (
 	// quiet is for how long after an answer more are waited for.
 	quiet = 750 * time.Millisecond
-	// maxAnswers bounds what is gathered.
+	// maxAnswers bounds what is gathered, maxAnswer the size of one in bytes.
 	maxAnswers = 10_000
+	maxAnswer  = 256 << 10
 )
 
 // Asker asks processes over a connection. The answers of a request are gathered until none came for a moment, or the
@@ -52,19 +53,23 @@ func (a *Asker) Ask(ctx context.Context, subject, verb string, q Query) ([]Answe
 	m.Header.Set(CallerHeader, a.Caller)
 	var out []Answer
 	err = a.gather(ctx, m, func(m *nats.Msg) {
-		var answer Answer
-		if err := json.Unmarshal(m.Data, &answer); err != nil {
-			answer.Error = "an answer that cannot be read"
-		}
-		if why := m.Header.Get(micro.ErrorHeader); why != "" {
-			answer.Error = why
-		}
-		out = append(out, answer)
+		out = append(out, readAnswer(m))
 	})
 	if err == nil && len(out) == 0 {
 		err = a.nobody(m.Subject)
 	}
 	return out, err
+}
+
+// readAnswer is what a process answered. One that is larger than any of ours is not read.
+func readAnswer(m *nats.Msg) (answer Answer) {
+	if len(m.Data) > maxAnswer || json.Unmarshal(m.Data, &answer) != nil {
+		answer = Answer{Error: "an answer that cannot be read"}
+	}
+	if why := m.Header.Get(micro.ErrorHeader); why != "" {
+		answer.Error = why
+	}
+	return answer
 }
 
 // Found is one process that said where it is.
@@ -83,15 +88,7 @@ func (a *Asker) Find(ctx context.Context) ([]Found, error) {
 	}
 	var out []Found
 	err = a.gather(ctx, nats.NewMsg(subject), func(m *nats.Msg) {
-		var info micro.Info
-		if json.Unmarshal(m.Data, &info) != nil {
-			return
-		}
-		for _, e := range info.Endpoints {
-			if prefix, ok := strings.CutSuffix(e.Subject, "."+Info); ok && e.Name == Info {
-				out = append(out, Found{info.Metadata["identity"], info.Metadata["mode"], prefix})
-			}
-		}
+		out = append(out, readInfo(m.Data)...)
 	})
 	if err == nil && len(out) == 0 {
 		err = a.nobody(subject)
@@ -100,6 +97,30 @@ func (a *Asker) Find(ctx context.Context) ([]Found, error) {
 		return strings.Compare(a.Identity+"\x00"+a.Mode, b.Identity+"\x00"+b.Mode)
 	})
 	return out, err
+}
+
+// readInfo is where a process says that it is.
+func readInfo(data []byte) (out []Found) {
+	var info micro.Info
+	if len(data) > maxAnswer || json.Unmarshal(data, &info) != nil {
+		return nil
+	}
+	for _, e := range info.Endpoints {
+		if prefix, ok := strings.CutSuffix(e.Subject, "."+Info); ok && e.Name == Info && validSubject(prefix) {
+			out = append(out, Found{info.Metadata["identity"], info.Metadata["mode"], prefix})
+		}
+	}
+	return out
+}
+
+// validSubject tells whether one can publish on a subject; others would have the server end the connection.
+func validSubject(s string) bool {
+	for token := range strings.SplitSeq(s, ".") {
+		if token == "" || strings.ContainsAny(token, " \t\r\n*>") {
+			return false
+		}
+	}
+	return true
 }
 
 // nobody is the error of a request without an answer, with what the server has against it, if anything.

@@ -343,3 +343,24 @@ func FuzzQuery(f *testing.F) {
 		}
 	})
 }
+
+// FuzzAnswers reads what processes answer, whatever it is: where they say that they are can be asked.
+func FuzzAnswers(f *testing.F) {
+	f.Add([]byte(`{"mode":"poller","identity":"a","paused":true}`), "")
+	f.Add([]byte(`{"metadata":{"identity":"a","mode":"poller"},"endpoints":[{"name":"info","subject":"prometheus.control.a.info"},{"name":"info","subject":"a b.info"}]}`), "why")
+	f.Add([]byte(`[1]`), "")
+	f.Fuzz(func(t *testing.T, data []byte, why string) {
+		m := &nats.Msg{Header: nats.Header{}, Data: data}
+		if why != "" {
+			m.Header.Set(micro.ErrorHeader, why)
+		}
+		if a := readAnswer(m); why != "" && a.Error != why {
+			t.Errorf("%+v", a)
+		}
+		for _, found := range readInfo(data) {
+			if found.Subject == "" || strings.ContainsAny(found.Subject, " \r\n*>") || strings.HasSuffix(found.Subject, ".") {
+				t.Errorf("nobody can be asked on %q", found.Subject)
+			}
+		}
+	})
+}

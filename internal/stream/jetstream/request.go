@@ -149,10 +149,15 @@ func (c *Conn) call(ctx context.Context, verb string, in, out any) error {
 	if err != nil {
 		return err
 	}
+	return readAnswer(verb, answer.Data, out)
+}
+
+// readAnswer reads an answer of JetStream's API into out, which may be nil.
+func readAnswer(verb string, data []byte, out any) error {
 	var head struct {
 		Error *jetstream.APIError `json:"error"`
 	}
-	if err := json.Unmarshal(answer.Data, &head); err != nil {
+	if err := json.Unmarshal(data, &head); err != nil {
 		return fmt.Errorf("answer to %s: %w", verb, err)
 	}
 	if head.Error != nil {
@@ -161,7 +166,7 @@ func (c *Conn) call(ctx context.Context, verb string, in, out any) error {
 	if out == nil {
 		return nil
 	}
-	if err := json.Unmarshal(answer.Data, out); err != nil {
+	if err := json.Unmarshal(data, out); err != nil {
 		return fmt.Errorf("answer to %s: %w", verb, err)
 	}
 	return nil
