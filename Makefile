@@ -67,7 +67,7 @@ e2e: servers ## end-to-end tests against real servers
 	cd e2e && go test -count=1 -timeout 40m ./...
 
 e2e-puppet: servers ## enrolment and mutual TLS with a real Puppet CA, Debian's puppetserver
-	cd e2e && go test -tags puppet -count=1 -v -timeout 20m ./puppet
+	cd e2e && go test -tags puppet -count=1 -v -timeout 25m ./puppet
 
 e2e-choria: ## management through a real Choria broker and the choria command, which it builds once
 	./e2e/servers/build nats-server choria
@@ -91,11 +91,11 @@ bench: ## CPU, memory and wire bytes beside other programs, printed as a table
 bench-corpus: ## bytes per sample of real targets on the wire, all in, and their geometric mean
 	go test -count=1 -run '^TestCorpusSize$$' -v ./internal/frame
 
-fuzz: ## every fuzz test for FUZZTIME (30s)
+fuzz: ## every fuzz test for FUZZTIME (30s), FUZZJOBS (2) at a time
 	./tools/fuzz $(FUZZTIME)
 
-fuzzseeds: ## every fuzz test for five seconds
-	./tools/fuzz 5s
+fuzzseeds: ## every fuzz test for ten seconds, two at a time
+	./tools/fuzz 10s
 
 clean: ## remove what was built
 	rm -rf bin .cache data

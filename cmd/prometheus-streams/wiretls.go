@@ -35,31 +35,38 @@ func address(o *jetstream.Options, s *config.ReceiverStream) (*natsContext, erro
 
 // identify says who we are. Secrets in files are read at each connection.
 func identify(o *jetstream.Options, s *config.ReceiverStream, c *natsContext) error {
-	password, token := s.ReadPassword, s.ReadToken
+	who := func() (string, string, error) {
+		password, err := s.ReadPassword()
+		return s.User, password, err
+	}
+	token := s.ReadToken
 	user, hasToken := s.User, s.Token != "" || s.TokenFile != ""
 	o.CredentialsFile, o.NKeySeedFile = s.Credentials, s.NKeySeedFile
 	if c != nil && user == "" && !hasToken && o.CredentialsFile == "" && o.NKeySeedFile == "" {
 		user, hasToken = c.User, c.Token != ""
 		o.CredentialsFile, o.NKeySeedFile = c.Creds, c.NKey
-		again := func(secret func(*natsContext) string) func() (string, error) {
-			return func() (string, error) {
-				now, err := readContext(s.Context)
-				if err != nil {
-					return "", err
-				}
-				return secret(now), nil
+		who = func() (string, string, error) {
+			now, err := readContext(s.Context)
+			if err != nil {
+				return user, "", err
 			}
+			return now.User, now.Password, nil
 		}
-		password = again(func(c *natsContext) string { return c.Password })
-		token = again(func(c *natsContext) string { return c.Token })
+		token = func() (string, error) {
+			now, err := readContext(s.Context)
+			if err != nil {
+				return "", err
+			}
+			return now.Token, nil
+		}
 	}
 	if user != "" {
-		if _, err := password(); err != nil {
+		if _, _, err := who(); err != nil {
 			return err
 		}
 		o.UserInfo = func() (string, string) {
-			secret, _ := password() // a file that went away shows as a refusal by the server
-			return user, secret
+			user, password, _ := who() // a file that went away shows as a refusal by the server
+			return user, password
 		}
 	}
 	if hasToken {

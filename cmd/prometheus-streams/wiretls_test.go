@@ -236,8 +236,8 @@ func TestContextAgain(t *testing.T) {
 	if err != nil || o.URLs[0] != "nats://127.0.0.1:1" || o.InboxPrefix != "_I.a" || o.Domain != "mine" || !o.TLSFirst {
 		t.Fatalf("%+v, %v", o, err)
 	}
-	tlstest.Write(t, path, []byte(`{"url": "nats://127.0.0.1:1", "user": "a", "password": "c"}`))
-	if user, password := o.UserInfo(); user != "a" || password != "c" {
+	tlstest.Write(t, path, []byte(`{"url": "nats://127.0.0.1:1", "user": "b", "password": "c"}`))
+	if user, password := o.UserInfo(); user != "b" || password != "c" {
 		t.Errorf("%s %s", user, password)
 	}
 }

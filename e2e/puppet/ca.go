@@ -24,7 +24,7 @@ import (
 
 // How long its parts may take on a slow machine.
 const (
-	startLimit   = 5 * time.Minute
+	startLimit   = 10 * time.Minute
 	commandLimit = 3 * time.Minute
 )
 

@@ -249,6 +249,23 @@ func testWrongFingerprint(t *testing.T, s *site) {
 	sum := sha256.Sum256(bundle)
 	file := tlstest.Write(t, filepath.Join(t.TempDir(), "ca.pem"), bundle)
 	ends(t, s.enrol(t, "wrong.example", dir, "--ca-fingerprint", hex.EncodeToString(sum[:]), "--ca-bundle", file, "--wait", "0"), 1, "waiting for a signature")
+
+	// The root alone vouches for the whole chain; another root does not.
+	root := bundle
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		root = pem.EncodeToMemory(block) // the last one
+	}
+	if len(root) >= len(bundle) {
+		t.Fatal("the CA has no certificate between")
+	}
+	tlstest.Write(t, file, root)
+	ends(t, s.enrol(t, "wrong.example", filepath.Join(t.TempDir(), "ssl"), "--ca-bundle", file, "--wait", "0"), 1, "it is for another key than")
+	tlstest.Write(t, file, tlstest.NewCA(t, "Other CA").PEM())
+	dir = filepath.Join(t.TempDir(), "ssl")
+	ends(t, s.enrol(t, "wrong.example", dir, "--ca-bundle", file), 1, "does not vouch for what localhost:[0-9]+ serves")
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a directory: %v", err)
+	}
 }
 
 // A lost key: the CA's certificate is not taken, and what is printed for the operator to do is enough.
