@@ -194,3 +194,70 @@ scrape_configs:
 		}
 	}
 }
+
+// Twelve bodies without an end at once take no more memory than body_memory_limit and what the garbage collector leaves
+// lying about, and targets beside them are scraped as if they were not there, small and large.
+func TestEndlessBodiesShareTheirMemory(t *testing.T) {
+	t.Parallel()
+	block := bytes.Repeat([]byte("endless 1\n"), 6_000)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", textFormat)
+		if r.URL.Path == "/large" {
+			for i := range 60_000 {
+				fmt.Fprintf(w, "large_value_of_some_length{number=\"%d\",more=\"label to make it longer\"} 1\n", i)
+			}
+			return
+		}
+		for {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	good := targets.New(t, "good", 50)
+	var groups strings.Builder
+	for i := range 12 {
+		fmt.Fprintf(&groups, "  - {targets: ['%s'], labels: {instance: endless%d}}\n", server.Listener.Addr(), i)
+	}
+	p := startStandalone(t, standaloneYAML(t, "edge", "5s", fmt.Sprintf(`
+poller: {body_memory_limit: 128MB}
+scrape_configs:
+- {job_name: good, scrape_interval: 1s, static_configs: [{targets: ['%s'], labels: {instance: good}}]}
+- {job_name: large, metrics_path: /large, static_configs: [{targets: ['%s']}]}
+- job_name: endless
+  static_configs:
+%s`, good.Host(), server.Listener.Addr(), groups.String())))
+	want := harness.Labels{"job": "good", "instance": "good"}
+	good.WaitShown(t, 60*time.Second, p, want, 0)
+	harness.Wait(t, 60*time.Second, "the endless ones are refused for their memory", func() error {
+		if v := p.Metrics(t).Sum("prometheus_streams_scrape_exceeded_limit_total", harness.Labels{"limit": "body_memory_limit"}); v < 12 {
+			return fmt.Errorf("%v times", v)
+		}
+		return nil
+	})
+	large := func() error {
+		page, err := p.Gateway("")
+		if err != nil {
+			return err
+		}
+		if up, err := page.Up(harness.Labels{"job": "large"}); err != nil || up != 1 {
+			return fmt.Errorf("up %v, %v", up, err)
+		}
+		return nil
+	}
+	harness.Wait(t, 60*time.Second, "the large target is scraped", large)
+	harness.Holds(t, 20*time.Second, "the large target is up", large)
+	good.WaitShown(t, 10*time.Second, p, want, good.Numbers())
+	all := p.Metrics(t)
+	t.Logf("%d MB of memory at most; %v refused for the memory, %v for their size", p.PeakMemory()>>20,
+		all.Sum("prometheus_streams_scrape_exceeded_limit_total", harness.Labels{"limit": "body_memory_limit"}),
+		all.Sum("prometheus_streams_scrape_exceeded_limit_total", harness.Labels{"limit": "body_size_limit"}))
+	// Twice the limit, since the garbage collector lets as much lie, and the process itself.
+	if peak := p.PeakMemory(); peak > 512<<20 {
+		t.Errorf("%d MB of memory", peak>>20)
+	}
+}

@@ -32,9 +32,11 @@ type Buffers struct {
 	ready []*buffer
 	pool  sync.Pool
 
-	// limit bounds held, what the buffers in use have together. large are those of them that had to ask for more; freed is
-	// closed when one of those who wait may go on.
+	// limit bounds held, what the buffers in use have together, with loose, what they had and the garbage collector has not
+	// taken yet. large are those of them that had to ask for more; freed is closed when one of those who wait may go on.
 	limit, held int64
+	loose       int64
+	collecting  bool
 	numbers     uint64
 	large       map[*buffer]struct{}
 	waiting     int

@@ -1,6 +1,9 @@
 package scrape
 
-import "fmt"
+import (
+	"fmt"
+	"runtime"
+)
 
 // smallBody is how large a buffer may become without asking whether there is memory for it: the scrapes of ordinary
 // targets never wait for others.
@@ -59,9 +62,17 @@ func (x *buffer) watch(done <-chan struct{}, abort func()) {
 // end counts a buffer as not in use; b.mu is held.
 func (b *Buffers) end(x *buffer) {
 	b.held -= x.share.held
+	b.discard(x.share.held)
 	delete(b.large, x)
 	x.share, x.owner = share{}, nil
 	b.wake()
+}
+
+// discard counts what the garbage collector has yet to take, of large buffers; b.mu is held.
+func (b *Buffers) discard(bytes int64) {
+	if b.limit > 0 && bytes > smallBody {
+		b.loose += bytes
+	}
 }
 
 // wake has those who wait look again; b.mu is held.
@@ -128,13 +139,17 @@ func (b *Buffers) await(x *buffer, more int64) error {
 		if x.share.evicted != nil {
 			return x.share.evicted
 		}
-		if b.held+more <= b.limit {
+		if b.held+b.loose+more <= b.limit {
 			return nil
+		}
+		if b.held+more <= b.limit && !b.collecting {
+			b.collect()
+			continue
 		}
 		if x.share.want > b.limit {
 			return b.refusal(x)
 		}
-		if b.evict(x, more) || first {
+		if b.held+more > b.limit && b.evict(x, more) || first {
 			b.wake()
 		}
 		b.waiting++
@@ -152,6 +167,18 @@ func (b *Buffers) await(x *buffer, more int64) error {
 			return b.refusal(x)
 		}
 	}
+}
+
+// collect has the garbage collector take what is loose. b.mu is held, but not meanwhile.
+func (b *Buffers) collect() {
+	loose := b.loose
+	b.collecting = true
+	b.mu.Unlock()
+	runtime.GC()
+	b.mu.Lock()
+	b.collecting = false
+	b.loose -= loose
+	b.wake()
 }
 
 // evict ends scrapes that are larger than that of x, the largest first, until there will be room for it. It tells whether
@@ -200,5 +227,6 @@ func (b *Buffers) settle(x *buffer) {
 	x.share.held -= freed
 	x.share.want = x.share.held
 	b.held -= freed
+	b.discard(freed)
 	b.wake()
 }
