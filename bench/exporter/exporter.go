@@ -191,3 +191,12 @@ func (p *page) compress(body []byte) []byte {
 	p.zip.Close()
 	return p.zipped.Bytes()
 }
+
+// Pages gives the successive pages of one target without a server.
+type Pages struct{ page *page }
+
+// NewPages is the target of an index, with so many series: the same numbers give the same pages.
+func NewPages(index, series int) *Pages { return &Pages{newPage(index, series)} }
+
+// Next moves all values and gives the page; it is valid until the next call.
+func (p *Pages) Next() []byte { return p.page.next(options{}) }

@@ -33,7 +33,7 @@ type house struct {
 	closers []func()
 	web     webParts
 	breaker *manage.Breaker
-	control func() *micro.Service // nil until there is a connection
+	control func(context.Context) error // nil until there is a connection
 	// networks are the connections of the streams.
 	networks []network
 	// selfScrapes counts for all sinks what was not written of publishers; nil if no sink is told.
@@ -56,7 +56,7 @@ func runPoller(ctx context.Context, env *environment) error {
 		if err != nil {
 			return err
 		}
-		return h.edge(conn)
+		return h.edge(conn, conn.SyncInterval)
 	})
 }
 
@@ -92,7 +92,8 @@ func runStandalone(ctx context.Context, env *environment) error {
 		if err := h.centre([]inlet{b}); err != nil {
 			return err
 		}
-		if err := h.edge(conn); err != nil {
+		syncs := func(context.Context) (time.Duration, error) { return server.SyncInterval(), nil }
+		if err := h.edge(conn, syncs); err != nil {
 			return err
 		}
 		h.announce()
@@ -156,7 +157,7 @@ func (h *house) connect(ctx context.Context, s *config.ReceiverStream, role stri
 	h.networks = append(h.networks, conn.NATS())
 	h.offerControl(func(subject string) *micro.Service {
 		return micro.New(micro.Options{Conn: conn.NATS(), Subject: subject, Breaker: h.breaker, Logger: h.env.Logger})
-	}, conn.Topic())
+	}, conn.Topic(), conn.Replaced)
 	return conn, nil
 }
 

@@ -24,8 +24,9 @@ const (
 	stopFor = 3 * time.Second
 )
 
-// edge adds the poller, its spool and the forwarder, which takes what is in the spool to conn's stream.
-func (h *house) edge(conn *jetstream.Conn) error {
+// edge adds the poller, its spool and the forwarder, which takes what is in the spool to conn's stream; syncs says how often
+// that is synced to disk.
+func (h *house) edge(conn *jetstream.Conn, syncs func(context.Context) (time.Duration, error)) error {
 	subjects := stream.Subjects{Topic: conn.Topic()}
 	frames := subjects.Frames(h.cfg.Identity, lane)
 	publisher, err := conn.Publisher(jetstream.PublisherOptions{Subjects: []string{
@@ -34,7 +35,7 @@ func (h *house) edge(conn *jetstream.Conn) error {
 	if err != nil {
 		return err
 	}
-	return h.edgeTo(outlet{link: conn, publisher: publisher, subject: frames, subjects: subjects})
+	return h.edgeTo(outlet{link: conn, publisher: publisher, subject: frames, subjects: subjects, syncs: syncs})
 }
 
 // edgeTo is edge, whatever the carrier.
@@ -53,6 +54,9 @@ func (h *house) edgeTo(o outlet) error {
 		Logger: h.env.Logger, Registerer: h.env.Registry,
 	})
 	h.actor(func(ctx context.Context) error { return runEdge(ctx, h.env, p, waiting, forwarder) })
+	if disk, ok := waiting.(*spool.Disk); ok && h.cfg.Spool.RetainAfterAck == nil && o.syncs != nil {
+		h.actor(func(ctx context.Context) error { return h.retain(ctx, disk, o.syncs) })
+	}
 	h.web.poller, h.web.edge = p, o.link
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -50,18 +51,44 @@ func (h *house) gate(m *receiver.Metrics) *receiver.Gate {
 
 // offerControl remembers the connection on which management is offered. It is the first one alone: over two that lead to
 // the same network, the process would be asked twice, and a switch would undo itself.
-func (h *house) offerControl(make func(subject string) *micro.Service, topic string) {
+//
+// A connection that is replaced by another one, which replaced tells, gets a new service; nil never is.
+func (h *house) offerControl(make func(subject string) *micro.Service, topic string, replaced func() <-chan struct{}) {
 	if h.control == nil {
-		h.control = func() *micro.Service {
-			return make(stream.Subjects{Topic: topic}.Control(h.cfg.Identity))
+		h.control = func(ctx context.Context) error {
+			return serveControl(ctx, func() *micro.Service { return make(stream.Subjects{Topic: topic}.Control(h.cfg.Identity)) }, replaced)
 		}
 	}
+}
+
+// serveControl runs the service of one connection after the other.
+func serveControl(ctx context.Context, make func() *micro.Service, replaced func() <-chan struct{}) error {
+	for ctx.Err() == nil {
+		one, stop := context.WithCancel(ctx)
+		var gone <-chan struct{}
+		if replaced != nil {
+			gone = replaced()
+		}
+		go func() {
+			select {
+			case <-gone:
+				stop()
+			case <-one.Done():
+			}
+		}()
+		err := make().Run(one)
+		stop()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // management starts the ways by which people reach the breaker over a network, once everything that it stops is there.
 func (h *house) management() error {
 	if m := h.cfg.Management; m != nil && m.Micro && h.control != nil {
-		h.actor(h.control().Run)
+		h.actor(h.control)
 	}
 	h.announceLife()
 	return h.choria()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -18,7 +19,40 @@ const (
 	// retainDefault is how long a message stays after the stream acknowledged it: as long as a NATS server may take,
 	// unless told otherwise, until its disk has it.
 	retainDefault = 2 * time.Minute
+	// retainLeast is how long it stays at least: the disk is told a little later, and not by every timer at once.
+	retainLeast = 10 * time.Second
+	// retainEvery is how often the servers are asked: they may be others by then.
+	retainEvery = time.Hour
 )
+
+// retainer is a spool that keeps what was acknowledged for a while.
+type retainer interface{ Retain(after time.Duration) }
+
+// retain keeps what the stream acknowledged for as long as its servers may take to have it on their disks, if they tell.
+// A user without the right to ask does not ask again.
+func (h *house) retain(ctx context.Context, r retainer, syncs func(context.Context) (time.Duration, error)) error {
+	for last := retainDefault; ; {
+		every, err := syncs(ctx)
+		if err != nil {
+			h.env.Logger.Debug("how often the servers sync their disks is not known: spool.retain_after_ack stays as it is",
+				"duration", last, "error", err)
+		} else if every = max(every, retainLeast); every != last {
+			h.env.Logger.Info("what the stream acknowledges stays in the spool until its servers have synced their disks", "duration", every)
+			r.Retain(every)
+			last = every
+		}
+		wait := time.NewTimer(retainEvery)
+		if errors.Is(err, stream.ErrPermission) {
+			wait.Stop()
+		}
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return nil
+		}
+	}
+}
 
 // waiting is a spool, on disk or in memory.
 type waiting interface {

@@ -29,6 +29,8 @@ type outlet struct {
 	subject   string          // of the frames
 	subjects  stream.Subjects // of the schemas
 	format1   *poller.Format1 // nil: format 2
+	// syncs asks how often the stream's disk is synced; nil if that cannot be asked.
+	syncs func(context.Context) (time.Duration, error)
 }
 
 // inlet is a stream block of a receiver.
@@ -67,7 +69,7 @@ func (h *house) connectStreaming(ctx context.Context, s *config.Stream, role, cl
 	h.networks = append(h.networks, conn.NATS())
 	h.offerControl(func(subject string) *micro.Service {
 		return micro.New(micro.Options{Conn: conn.NATS(), Subject: subject, Breaker: h.breaker, Logger: h.env.Logger})
-	}, conn.Topic())
+	}, conn.Topic(), nil)
 	return conn, nil
 }
 

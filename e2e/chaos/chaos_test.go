@@ -45,6 +45,9 @@ type pause struct{ from, to time.Time }
 // a bundle (flush_age), and what a loaded machine adds.
 const inFlight = time.Second
 
+// stoodStill is how long a poller may get no time from a machine that has too much to do.
+const stoodStill = 5 * time.Second
+
 func (s *site) wait(most time.Duration) time.Duration {
 	d := 200*time.Millisecond + time.Duration(s.random.Int64N(int64(most)))
 	time.Sleep(d)
@@ -144,6 +147,32 @@ type stage struct {
 	spool        string
 	// diskFails: what the spool keeps in memory meanwhile is sent, but an epoch that ends then does not know of it.
 	diskFails bool
+	// pollerClock and receiverClock jump, if they are not nil.
+	pollerClock, receiverClock *harness.Clock
+}
+
+func (st *stage) startRecorder(t *testing.T, b *harness.Builds, port int) *harness.Recorder {
+	centre, flags := &harness.NATS{URL: st.centre}, []string{"-delay", "50ms"}
+	if st.receiverClock == nil {
+		return harness.StartRecorder(t, b, port, centre, "chaos", flags...)
+	}
+	r := harness.StartClockedRecorder(t, b, st.receiverClock, port, centre, "chaos", flags...)
+	r.ClockJumps = true
+	return r
+}
+
+func (st *stage) startPoller(t *testing.T, b *harness.Builds, port int, all []*harness.Target) *harness.Product {
+	config := fmt.Sprintf(`
+identity: site
+scrape_interval: 250ms
+poller: {flush_age: 50ms}
+spool: {directory: %s}
+poller_stream: {urls: [%s], topic: prometheus, stream: PROMETHEUS}
+%s`, st.spool, st.edge, harness.JobsYAML("edge", all...))
+	if st.pollerClock == nil {
+		return harness.StartProduct(t, b, "poller", port, config)
+	}
+	return harness.StartClocked(t, b, st.pollerClock, "poller", port, config)
 }
 
 // play puts a site up, does every fault so many times in an order that CHAOS_SEED repeats, lets everything arrive and
@@ -159,15 +188,9 @@ func play(t *testing.T, st stage, faults []fault, rounds int) {
 	var ports harness.Ports
 	var targets harness.Targets
 	s := &site{t: t, run: 1, random: rand.New(rand.NewPCG(seed, 0)), hub: st.hub}
-	s.recorder = harness.StartRecorder(t, builds, ports.Next(t), &harness.NATS{URL: st.centre}, "chaos", "-delay", "50ms")
+	s.recorder = st.startRecorder(t, builds, ports.Next(t))
 	all := targets.Many(t, "node", 8, 20)
-	s.poller = harness.StartProduct(t, builds, "poller", ports.Next(t), fmt.Sprintf(`
-identity: site
-scrape_interval: 250ms
-poller: {flush_age: 50ms}
-spool: {directory: %s}
-poller_stream: {urls: [%s], topic: prometheus, stream: PROMETHEUS}
-%s`, st.spool, st.edge, harness.JobsYAML("edge", all...)))
+	s.poller = st.startPoller(t, builds, ports.Next(t), all)
 	s.recorder.WaitNumbers(t, 60*time.Second, map[*harness.Target]int{all[0]: 3})
 
 	var schedule []fault
@@ -243,14 +266,16 @@ func (s *site) account(all []*harness.Target, faults int, diskFails bool) {
 		key := record.TargetKey("site", fmt.Sprintf(`{instance=%q, job="edge"}`, g.Name))
 		list := g.Served()
 		served += len(list)
-		for _, number := range harness.CheckTarget(t, a, key, g).Missing(len(list)) {
+		numbers := harness.CheckTarget(t, a, key, g)
+		for _, number := range numbers.Missing(len(list)) {
 			asked := list[number-1].Asked
-			if failed(a.Targets[key], asked) { // the machine stood still, and what the target served came too late
+			if s.recorder.ClockJumps && failedBetween(g, a.Targets[key], number) || failed(a.Targets[key], asked) { // the machine stood still, and what the target served came too late
 				timedOut++
 				continue
 			}
-			if !slices.ContainsFunc(s.excused, func(p pause) bool { return asked.After(p.from.Add(-inFlight)) && asked.Before(p.to) }) {
-				t.Errorf("%s: scrape %d, asked for at %s, was never delivered", g.Name, number, asked.Format(time.TimeOnly+".000"))
+			if !s.underway(list, numbers, number) {
+				t.Errorf("%s: scrape %d, asked for at %s, was never delivered, the ones asked for at %s and %s are the next that were",
+					g.Name, number, clockTime(asked), around(list, numbers, number, -1), around(list, numbers, number, 1))
 				continue
 			}
 			underway++
@@ -266,12 +291,59 @@ func (s *site) account(all []*harness.Target, faults int, diskFails bool) {
 	}
 }
 
+// underway tells whether a scrape that was not delivered can have been lost with a poller that was killed: it was asked for
+// shortly before, or a little longer on a machine that stood still, if the poller brought nothing of the target after it.
+func (s *site) underway(served []harness.Served, delivered harness.Numbers, number int) bool {
+	asked := served[number-1].Asked
+	return slices.ContainsFunc(s.excused, func(p pause) bool {
+		if asked.After(p.from.Add(-inFlight)) && asked.Before(p.to) {
+			return true
+		}
+		return asked.After(p.from.Add(-stoodStill)) && asked.Before(p.from) && !slices.ContainsFunc(delivered, func(later int) bool {
+			return later > number && served[later-1].Asked.Before(p.from)
+		})
+	})
+}
+
+func clockTime(t time.Time) string { return t.Format(time.TimeOnly + ".000") }
+
+// around is when the nearest delivered scrape before (-1) or after (1) a number was asked for.
+func around(served []harness.Served, delivered harness.Numbers, number, step int) string {
+	for n := number + step; n >= 1 && n <= len(served); n += step {
+		if slices.Contains(delivered, n) {
+			return clockTime(served[n-1].Asked)
+		}
+	}
+	return "no time"
+}
+
 // failed tells whether a scrape that a target was asked for at a time was delivered as failed.
 func failed(frames []record.Frame, asked time.Time) bool {
 	return slices.ContainsFunc(frames, func(f record.Frame) bool {
 		d := asked.Sub(time.UnixMilli(f.Time))
 		return f.Kind == record.KindDown && d > -10*time.Millisecond && d < 2*time.Second
 	})
+}
+
+// failedBetween tells whether a failed scrape was delivered between those before and after a number: for clocks that jump.
+func failedBetween(g *harness.Target, frames []record.Frame, number int) bool {
+	down := false
+	for _, f := range frames {
+		if f.Kind == record.KindDown {
+			down = true
+			continue
+		}
+		if f.Kind != record.KindScraped {
+			continue
+		}
+		switch n, _ := g.CheckFrame(f); {
+		case n < number:
+			down = false
+		case n > number:
+			return down
+		}
+	}
+	return down
 }
 
 // checkEpochs checks that the stream has every epoch from its first bundle to the one that the next epoch says was its

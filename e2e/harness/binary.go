@@ -36,6 +36,9 @@ type Builds struct {
 	dir     string
 	product func() (string, error)
 	record  func() (string, error)
+	// with a clock that can be set
+	clockedProduct func() (string, error)
+	clockedRecord  func() (string, error)
 }
 
 // NewBuilds makes the binaries' folder; Remove takes it away.
@@ -54,6 +57,19 @@ func NewBuilds() (*Builds, error) {
 	b.record = sync.OnceValues(func() (string, error) {
 		return b.build(filepath.Join(Root(), "e2e"), "recorder", "./recorder")
 	})
+	overlay := sync.OnceValues(func() (string, error) { return clockOverlay(dir) })
+	// All of the program and the standard library are built anew for it, so what takes long and has no clock is left out.
+	clocked := func(module, name, pkg string) func() (string, error) {
+		return sync.OnceValues(func() (string, error) {
+			file, err := overlay()
+			if err != nil {
+				return "", fmt.Errorf("a clock that can be set: %w", err)
+			}
+			return b.build(module, name, pkg, "-overlay", file, "-tags", "nochoria,remove_all_sd")
+		})
+	}
+	b.clockedProduct = clocked(Root(), "prometheus-streams-clocked", "./cmd/prometheus-streams")
+	b.clockedRecord = clocked(filepath.Join(Root(), "e2e"), "recorder-clocked", "./recorder")
 	return b, nil
 }
 
@@ -66,9 +82,9 @@ func (b *Builds) Product(t testing.TB) string { return must(t, b.product) }
 // Recorder is the path of the recording receiver.
 func (b *Builds) Recorder(t testing.TB) string { return must(t, b.record) }
 
-func (b *Builds) build(module, name, pkg string) (string, error) {
+func (b *Builds) build(module, name, pkg string, flags ...string) (string, error) {
 	path := filepath.Join(b.dir, name)
-	cmd := exec.Command("go", "build", "-C", module, "-o", path, pkg)
+	cmd := exec.Command("go", append(append([]string{"build", "-C", module, "-o", path}, flags...), pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)

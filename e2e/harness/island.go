@@ -65,9 +65,9 @@ func (i *Island) Here(link int) string { return i.address(link, 1) }
 func StartProductOn(t testing.TB, b *Builds, i *Island, resolv string, port int, config string, flags ...string) *Product {
 	t.Helper()
 	address := fmt.Sprintf("%s:%d", i.Address(0), port)
-	p := &Product{Config: filepath.Join(t.TempDir(), "standalone.yaml"), URL: "http://" + address, mode: "standalone"}
+	p := &Product{Config: filepath.Join(t.TempDir(), "standalone.yaml"), URL: "http://" + address, before: i.resolving(t, resolv, nil)}
 	p.Write(t, config)
-	p.argv = i.resolving(t, resolv, append([]string{b.Product(t), "standalone", "--config", p.Config, "--web.listen-address", address}, flags...))
+	p.argv = append([]string{b.Product(t), "standalone", "--config", p.Config, "--web.listen-address", address}, flags...)
 	p.Restart(t)
 	return p
 }

@@ -2,10 +2,13 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +24,8 @@ type NATS struct {
 	URL string
 
 	binary, config string
+	// base is the part of the configuration that stays.
+	base string
 	// before the command line, to run it elsewhere
 	before []string
 }
@@ -29,14 +34,45 @@ type NATS struct {
 func StartNATS(t testing.TB, port int, more string) *NATS {
 	t.Helper()
 	dir := t.TempDir()
-	config := filepath.Join(dir, "nats.conf")
-	text := fmt.Sprintf("listen: 127.0.0.1:%d\njetstream { store_dir: %q }\n%s\n", port, filepath.Join(dir, "jetstream"), more)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
+	n := &NATS{
+		URL: fmt.Sprintf("nats://127.0.0.1:%d", port), binary: Server(t, "nats-server"), config: filepath.Join(dir, "nats.conf"),
+		base: fmt.Sprintf("listen: 127.0.0.1:%d\njetstream { store_dir: %q }\n", port, filepath.Join(dir, "jetstream")),
 	}
-	n := &NATS{URL: fmt.Sprintf("nats://127.0.0.1:%d", port), binary: Server(t, "nats-server"), config: config}
+	n.Write(t, more)
 	n.Restart(t)
 	return n
+}
+
+// Write replaces what was added to the configuration file, for the next start or Reload.
+func (n *NATS) Write(t testing.TB, more string) {
+	t.Helper()
+	if err := os.WriteFile(n.config, []byte(n.base+more+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Reload replaces what was added to the configuration file, while the server runs.
+func (n *NATS) Reload(t testing.TB, more string) {
+	t.Helper()
+	before := strings.Count(n.Output(), reloaded)
+	n.Write(t, more)
+	n.Signal(syscall.SIGHUP)
+	Wait(t, 20*time.Second, "the server has reloaded its configuration", func() error {
+		if strings.Count(n.Output(), reloaded) > before {
+			return nil
+		}
+		return errors.New("not yet")
+	})
+}
+
+// reloaded is what the server says then.
+const reloaded = "Reloaded server configuration"
+
+// As is the server as a user connects to it.
+func (n *NATS) As(user, password string) *NATS {
+	as := *n
+	as.URL = strings.Replace(n.URL, "nats://", "nats://"+user+":"+password+"@", 1)
+	return &as
 }
 
 // Restart starts the server again after it was ended.

@@ -22,8 +22,9 @@ type Product struct {
 	// Config is its configuration file.
 	Config string
 
-	mode string
 	argv []string
+	// before the command line, to run it otherwise
+	before []string
 	// spoolDirectory is a poller's, unless its configuration names one: the default is the whole machine's.
 	spoolDirectory string
 }
@@ -31,39 +32,47 @@ type Product struct {
 // StartProductWith is StartProduct with more variables in the environment, each NAME=VALUE.
 func StartProductWith(t testing.TB, b *Builds, env []string, mode string, port int, config string, flags ...string) *Product {
 	t.Helper()
-	p := newProduct(t, b, mode, port, config, flags)
-	p.argv = slices.Concat([]string{"env"}, env, p.argv)
-	p.Restart(t)
-	return p
+	return startProduct(t, append([]string{"env"}, env...), b.Product(t), mode, port, config, flags)
 }
 
 // StartProduct writes a configuration file and starts "prometheus-streams MODE" with it, its pages on a port. It does
 // not wait: see Ready.
 func StartProduct(t testing.TB, b *Builds, mode string, port int, config string, flags ...string) *Product {
 	t.Helper()
-	p := newProduct(t, b, mode, port, config, flags)
-	p.Restart(t)
-	return p
+	return startProduct(t, nil, b.Product(t), mode, port, config, flags)
 }
 
-func newProduct(t testing.TB, b *Builds, mode string, port int, config string, flags []string) *Product {
+// StartClocked is StartProduct with a clock that can be set.
+func StartClocked(t testing.TB, b *Builds, c *Clock, mode string, port int, config string, flags ...string) *Product {
+	t.Helper()
+	return startProduct(t, c.env(), must(t, b.clockedProduct), mode, port, config, flags)
+}
+
+// StartBefore is StartProduct by another program, whose command line goes before that of ours.
+func StartBefore(t testing.TB, b *Builds, before []string, mode string, port int, config string, flags ...string) *Product {
+	t.Helper()
+	return startProduct(t, before, b.Product(t), mode, port, config, flags)
+}
+
+func startProduct(t testing.TB, before []string, binary, mode string, port int, config string, flags []string) *Product {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), mode+".yaml")
-	p := &Product{Config: path, mode: mode}
+	p := &Product{Config: path, before: before}
 	if mode == "poller" {
 		p.spoolDirectory = t.TempDir()
 	}
 	p.Write(t, config)
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	p.URL = "http://" + address
-	p.argv = append([]string{b.Product(t), mode, "--config", path, "--web.listen-address", address}, flags...)
+	p.argv = append([]string{binary, mode, "--config", path, "--web.listen-address", address}, flags...)
+	p.Restart(t)
 	return p
 }
 
 // Restart starts it again after it was ended, with its configuration file as it is now.
 func (p *Product) Restart(t testing.TB) {
 	t.Helper()
-	p.Process = Start(t, "prometheus-streams-"+p.mode, p.argv...)
+	p.Process = Start(t, "prometheus-streams-"+p.argv[1], append(slices.Clone(p.before), p.argv...)...)
 }
 
 // Ready waits until it says that it is ready.

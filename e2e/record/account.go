@@ -63,7 +63,12 @@ type runOrder struct {
 // Account checks a log: a frame is delivered once, or again by a later run and then identical; within a
 // run bundles come in the order of their sequences and the frames of a target in that of their times; among first
 // deliveries of a target none is older than one before it.
-func (l *Log) Account() *Account {
+func (l *Log) Account() *Account { return l.account(true) }
+
+// AccountWithoutTimes is Account for scrapes by clocks that jump: their times tell nothing of their order.
+func (l *Log) AccountWithoutTimes() *Account { return l.account(false) }
+
+func (l *Log) account(times bool) *Account {
 	a := &Account{Unmarked: map[int]int{}, Targets: map[string][]Frame{}, Gaps: map[Epoch][]uint64{}, Delivered: map[FrameID]bool{}, Bundles: map[Epoch]map[uint64]bool{}}
 	seen := map[FrameID]first{}
 	newest := map[string]int64{}
@@ -76,7 +81,7 @@ func (l *Log) Account() *Account {
 		}
 		epoch := Epoch{f.Publisher, f.Lane, f.Entry.Epoch}
 		target := TargetKey(f.Publisher, f.Target.String())
-		a.checkOrder(f, epoch, target, order)
+		a.checkOrder(f, epoch, target, order, times)
 		key := FrameID{epoch, f.Seq, f.TargetID, f.Position}
 		hash := f.hash()
 		if before, again := seen[key]; again {
@@ -94,7 +99,7 @@ func (l *Log) Account() *Account {
 		if f.Kind == KindEpochEnd {
 			continue
 		}
-		if last, ok := newest[target]; ok && f.Time <= last {
+		if last, ok := newest[target]; ok && f.Time <= last && times {
 			a.problem("run %d: %s: time %d delivered after %d", f.InRun, target, f.Time, last)
 		}
 		newest[target] = max(newest[target], f.Time)
@@ -104,12 +109,12 @@ func (l *Log) Account() *Account {
 	return a
 }
 
-func (a *Account) checkOrder(f *Frame, epoch Epoch, target string, order runOrder) {
+func (a *Account) checkOrder(f *Frame, epoch Epoch, target string, order runOrder, times bool) {
 	if last := order.seqs[epoch]; f.Seq < last {
 		a.problem("run %d: epoch %x: sequence %d delivered after %d", f.InRun, epoch.Epoch, f.Seq, last)
 	}
 	order.seqs[epoch] = f.Seq
-	if f.Kind == KindEpochEnd {
+	if f.Kind == KindEpochEnd || !times {
 		return
 	}
 	if last, ok := order.times[target]; ok && f.Time <= last {

@@ -317,7 +317,7 @@ func (f *Forwarder) judge(ctx context.Context, first stream.Result) error {
 		if f.parts.shrink(f.log, head.Subject, len(head.Message), r.Err) {
 			return errGoBack
 		}
-		if !refusal(r.Err) || i >= passed {
+		if !refusal(r.Err) || i >= passed || narrow(r.Err) {
 			if err := f.conclude(head, r); err != nil {
 				return err
 			}

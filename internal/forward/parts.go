@@ -23,7 +23,7 @@ func (p *parts) shrink(log *slog.Logger, subject string, size int, err error) bo
 	if p.most > 0 {
 		size = min(size, p.most)
 	}
-	limit := size / 2
+	limit := max(size/2, stream.MinPart)
 	if large.Limit > 0 {
 		limit = int(large.Limit)
 	}
@@ -34,6 +34,13 @@ func (p *parts) shrink(log *slog.Logger, subject string, size int, err error) bo
 	log.Warn("a message is larger than the server or the stream takes: larger ones are sent in parts from here on",
 		"subject", subject, "bytes", size, "limit", limit)
 	return true
+}
+
+// narrow tells whether what the server or the stream takes is too little for messages of any use. No message is set aside
+// for that: all of them wait until it takes more.
+func narrow(err error) bool {
+	var large *stream.TooLargeError
+	return errors.As(err, &large) && large.Narrow()
 }
 
 // publish hands a message to the publisher, in parts if it is large; subject is that of a part, by its number from 1.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
 )
@@ -90,18 +91,27 @@ func TestPartsAreSentAgainTogether(t *testing.T) {
 	})
 }
 
+// Below the smallest part nothing of use can be sent: all of it waits until the hub takes more, schemas too.
 func TestNothingFitsAnyMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, Config{})
-		b.hub.takes(100, true) // less than any part
-		b.append("x", strings.Repeat("a", 9000), "y")
-		b.drain()
-		if got := fmt.Sprint(b.hub.messages()); got != "[x y]" && got != "[x y y]" {
-			t.Errorf("stored %s", got)
-		}
-		b.metric("forward_aside_records_total", 1)
-		b.logged("9000 bytes, the server takes at most 100", 1)
-	})
+	for _, told := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, Config{})
+			b.hub.takes(100, told)
+			b.append("x", strings.Repeat("a", 9000), "y")
+			b.appendWith("z", strings.Repeat("i", 5000))
+			b.start()
+			time.Sleep(time.Hour)
+			b.metric("forward_aside_records_total", 0)
+			b.metric("forward_aside_schemas_total", 0)
+			b.metric("forward_blocked", 1)
+			b.hub.change(func() { b.hub.takes(2000, told) })
+			time.Sleep(time.Minute)
+			if got := b.hub.whole(t); len(got) != 4 {
+				t.Errorf("whole at the stream: %v", got)
+			}
+			b.metric("forward_blocked", 0)
+		})
+	}
 }
 
 func TestLargeSchemasGoInParts(t *testing.T) {

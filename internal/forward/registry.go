@@ -152,7 +152,7 @@ func (f *Forwarder) storeBatch(ctx context.Context, ids []string) error {
 			f.metrics.schemas.Inc()
 		case f.parts.shrink(f.log, p.Subject, len(p.Message), r.Err):
 			failed = errGoBack
-		case errors.Is(r.Err, stream.ErrTooLarge):
+		case errors.Is(r.Err, stream.ErrTooLarge) && !narrow(r.Err):
 			// No use to wait: what needs it cannot be read there, but the other targets in the same bundles can.
 			f.metrics.publishErrors.Inc()
 			f.schemaAside(p.ID, reasonTooLarge, "subject", p.Subject, "bytes", len(p.Message), "error", r.Err)

@@ -39,15 +39,15 @@ type trouble struct {
 	tries int // since the last message was stored
 }
 
-// begin notes that something went wrong and says how long to wait.
-func (t *trouble) begin(kind string, err error) time.Duration {
+// begin notes that something went wrong and says how long to wait; more goes into the log.
+func (t *trouble) begin(kind string, err error, more ...any) time.Duration {
 	if t.kind != kind {
 		if t.kind == "" {
 			t.since = time.Now()
 		}
 		t.metrics.blockedBy(kind)
 		t.kind = kind
-		t.say(err)
+		t.say(err, more)
 	}
 	t.tries++
 	switch kind {
@@ -62,8 +62,8 @@ func (t *trouble) begin(kind string, err error) time.Duration {
 	return grown(firstDelay, maxDelay, t.tries)
 }
 
-func (t *trouble) say(err error) {
-	args := []any{"error", err}
+func (t *trouble) say(err error, more []any) {
+	args := append([]any{"error", err}, more...)
 	if p := (*publishError)(nil); errors.As(err, &p) {
 		args = append(args, "subject", p.subject)
 	}
@@ -138,7 +138,11 @@ func (f *Forwarder) recover(ctx context.Context, err error) error {
 	case errors.Is(err, errSpool):
 		kind = failing
 	}
-	if !sleep(ctx, f.trouble.begin(kind, err)) || kind == failing {
+	var more []any
+	if kind == full && f.trouble.kind != full {
+		more = f.usage(ctx)
+	}
+	if !sleep(ctx, f.trouble.begin(kind, err, more...)) || kind == failing {
 		return nil
 	}
 	if kind == disconnected {
@@ -146,6 +150,29 @@ func (f *Forwarder) recover(ctx context.Context, err error) error {
 		f.registry.hasten(refreshReconnect)
 	}
 	return f.ready(ctx)
+}
+
+// informer is a Publisher that can be asked how full its stream is, if it has the right to look.
+type informer interface {
+	Usage(ctx context.Context) (stream.Usage, error)
+}
+
+// usage says for the log what a full stream holds of what it may; nothing if that cannot be told.
+func (f *Forwarder) usage(ctx context.Context) (args []any) {
+	i, ok := f.publisher.(informer)
+	if !ok {
+		return nil
+	}
+	u, err := i.Usage(ctx)
+	switch {
+	case err != nil:
+		f.log.Debug("cannot tell how full the stream is", "error", err)
+	case u.MaxBytes > 0:
+		args = append(args, "bytes", u.Bytes, "limit", u.MaxBytes)
+	case u.MaxMessages > 0:
+		args = append(args, "count", u.Messages, "limit", u.MaxMessages)
+	}
+	return args
 }
 
 // ready waits for the stream. An error of it is as good as one of publishing.

@@ -93,6 +93,13 @@ func (d *Disk) Rewind() Position {
 	return to
 }
 
+// Retain changes how long records stay readable after they were trimmed.
+func (d *Disk) Retain(after time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opts.Retain = after
+}
+
 // retained is the position up to which records were trimmed longer than Retain ago; mu is held.
 func (d *Disk) retained() Position {
 	if d.opts.Retain <= 0 || len(d.trimmed) == 0 {

@@ -56,6 +56,11 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("%v: it has %d bytes, the server takes at most %d", ErrTooLarge, e.Size, e.Limit)
 }
 
+// Narrow tells whether the limit is so small that parts do not help either: it is no fault of the message.
+func (e *TooLargeError) Narrow() bool {
+	return e.Limit > 0 && e.Limit < MinPart || e.Limit <= 0 && e.Size <= MinPart
+}
+
 // Unwrap makes it an ErrTooLarge.
 func (e *TooLargeError) Unwrap() error { return ErrTooLarge }
 

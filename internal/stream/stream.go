@@ -38,6 +38,12 @@ type Result struct {
 	Err error
 }
 
+// Usage is how full a stream is. A limit that is not positive is none.
+type Usage struct {
+	Messages, Bytes       int64
+	MaxMessages, MaxBytes int64
+}
+
 // Message is one stored message as a consumer is handed it.
 type Message struct {
 	Subject string

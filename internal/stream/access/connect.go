@@ -82,7 +82,7 @@ func (a *Access) Published(err error) {
 // which is the carrier's to say. That a subject is denied which nobody relies on is neither counted nor told.
 func (a *Access) Reported(err error) (denied *stream.PermissionError) {
 	log, kind := a.server.Logger, "other"
-	denied = violation(err)
+	denied = Violation(err)
 	switch {
 	case denied != nil && a.server.Optional != "" && strings.HasPrefix(denied.Subject, a.server.Optional):
 		log.Debug("denied, and not needed", "subject", denied.Subject, "reason", denied.Operation)
@@ -101,8 +101,8 @@ func (a *Access) Reported(err error) (denied *stream.PermissionError) {
 
 var violations = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]*)"`)
 
-// violation finds out what a permissions violation denies; nil if the error says something else.
-func violation(err error) *stream.PermissionError {
+// Violation finds out what a permissions violation denies; nil if the error says something else.
+func Violation(err error) *stream.PermissionError {
 	m := violations.FindStringSubmatch(err.Error())
 	if m == nil {
 		return nil

@@ -27,7 +27,7 @@ func TestViolation(t *testing.T) {
 		{`nats: stale connection`, "", ""},
 	}
 	for _, tt := range tests {
-		e := violation(errors.New(tt.text))
+		e := Violation(errors.New(tt.text))
 		if (e == nil) != (tt.subject == "") || (e != nil && (e.Operation != tt.operation || e.Subject != tt.subject)) {
 			t.Errorf("%s: %+v", tt.text, e)
 		}

@@ -49,9 +49,13 @@ type Options struct {
 
 // Server is a running server. It is safe for concurrent use.
 type Server struct {
-	s    *server.Server
-	lock *os.File
+	s     *server.Server
+	lock  *os.File
+	every time.Duration
 }
+
+// SyncInterval is how often streams are synced to disk; 0 is before each acknowledgement.
+func (s *Server) SyncInterval() time.Duration { return s.every }
 
 // Start starts a server and returns when it takes connections and its streams are recovered. The error wraps
 // ErrDirectory, ErrInUse or ErrListen if it is one of those.
@@ -73,7 +77,11 @@ func Start(o Options) (*Server, error) {
 		return nil, fmt.Errorf("embedded NATS server: %w", err)
 	}
 	o.Logger.Info("embedded NATS server runs", "version", server.VERSION, "file", o.Directory, "address", o.Listen)
-	return &Server{s: s, lock: lock}, nil
+	every := opts.SyncInterval
+	if opts.SyncAlways {
+		every = 0
+	}
+	return &Server{s: s, lock: lock, every: every}, nil
 }
 
 func (o *Options) server() (*server.Options, error) {

@@ -56,11 +56,11 @@ func (c *Conn) checkFrames(cfg jetstream.StreamConfig, want StreamConfig) []Prob
 		k.say(fmt.Sprintf("max_msgs_per_subject is %d", cfg.MaxMsgsPerSubject),
 			"a publisher's messages all have one subject, so all but the last are removed", k.edit("--max-msgs-per-subject=-1"))
 	}
-	if most := c.nc.MaxPayload(); cfg.MaxMsgSize >= 0 && int64(cfg.MaxMsgSize) < most && cfg.MaxMsgSize != 0 {
+	if most := c.nats().MaxPayload(); cfg.MaxMsgSize >= 0 && int64(cfg.MaxMsgSize) < most && cfg.MaxMsgSize != 0 {
 		k.say(fmt.Sprintf("max_msg_size %d is less than the server's max_payload %d", cfg.MaxMsgSize, most),
 			"messages between the two are refused and set aside at the edge", k.edit("--max-msg-size=-1"))
 	}
-	if most := c.nc.MaxPayload(); cfg.MaxBytes > 0 && cfg.MaxBytes < 2*most {
+	if most := c.nats().MaxPayload(); cfg.MaxBytes > 0 && cfg.MaxBytes < 2*most {
 		k.say(fmt.Sprintf("max_bytes %d is less than two messages of the server's max_payload %d", cfg.MaxBytes, most),
 			"a message larger than the stream is acknowledged and not kept", k.edit("--max-bytes 1GB"))
 	}

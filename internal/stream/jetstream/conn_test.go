@@ -110,7 +110,7 @@ func TestWrongPassword(t *testing.T) {
 	c := connect(t, o)
 	log.wait(t, "Authorization Violation")
 	time.Sleep(500 * time.Millisecond) // several attempts
-	if c.nc.IsClosed() {
+	if c.nats().IsClosed() {
 		t.Error("the connection was given up")
 	}
 	if n := strings.Count(log.String(), "Authorization Violation"); n > 2 {

@@ -7,7 +7,7 @@ import (
 )
 
 // Connections counts how often the connection came back: whoever keeps something alive on the other side does it again then.
-func (p *Publisher) Connections() uint64 { return p.c.nc.Stats().Reconnects }
+func (p *Publisher) Connections() uint64 { return max(p.c.link.state().epoch, 1) - 1 }
 
 // storeFailed is the server's code for a message that it could not store, for whatever reason.
 const storeFailed jetstream.ErrorCode = 10077

@@ -118,17 +118,17 @@ func TestLostDelivery(t *testing.T) {
 	if _, err := other.link.waitUp(short(t)); err != nil {
 		t.Fatal(err)
 	}
-	inbox := other.nc.NewInbox()
-	sub, err := other.nc.SubscribeSync(inbox)
+	inbox := other.nats().NewInbox()
+	sub, err := other.nats().SubscribeSync(inbox)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // requests take turns, so one of two messages at most is ours
-		if err := other.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.DEMO.sink", inbox, []byte(`{"batch":1,"expires":5000000000}`)); err != nil {
+		if err := other.nats().PublishRequest("$JS.API.CONSUMER.MSG.NEXT.DEMO.sink", inbox, []byte(`{"batch":1,"expires":5000000000}`)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := other.nc.Flush(); err != nil {
+	if err := other.nats().Flush(); err != nil {
 		t.Fatal(err)
 	}
 	stolen := 0

@@ -2,5 +2,5 @@ package jetstream
 
 import "github.com/nats-io/nats.go"
 
-// NATS is the connection itself, for who asks or answers beside the stream. It is not to be closed.
-func (c *Conn) NATS() *nats.Conn { return c.nc }
+// NATS is the connection itself, for who asks or answers beside the stream, until Replaced. It is not to be closed.
+func (c *Conn) NATS() *nats.Conn { return c.nats() }

@@ -31,11 +31,11 @@ func (d *deliveries) restart() {
 // order of the stream, so that what is not after last must have been handed out.
 func (d *deliveries) repeated(m *nats.Msg, seq, last uint64, ordered bool) bool {
 	if _, ok := d.held.Load(seq); ok {
-		_ = d.c.nc.Publish(m.Reply, ackProgress) // lost: it comes once more
+		_ = d.c.nats().Publish(m.Reply, ackProgress) // lost: it comes once more
 		return true
 	}
 	if ordered && seq <= last {
-		_ = d.c.nc.Publish(m.Reply, ackAck)
+		_ = d.c.nats().Publish(m.Reply, ackAck)
 		return true
 	}
 	return false
@@ -58,7 +58,7 @@ func (d *deliveries) message(m *nats.Msg, meta *nats.MsgMetadata) *stream.Messag
 		if done {
 			d.held.Delete(seq)
 		}
-		if err := d.c.nc.Publish(m.Reply, what); err != nil {
+		if err := d.c.nats().Publish(m.Reply, what); err != nil {
 			return fmt.Errorf("acknowledging message %d: %w to NATS", seq, stream.ErrDisconnected)
 		}
 		return nil

@@ -15,7 +15,8 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"stream_name":"A","config":{"ack_policy":"all","deliver_subject":"x","filter_subjects":["a"]},"ack_floor":{"stream_seq":3}}`), "404", "", "")
 	f.Add([]byte(`{"error":{"code":404,"err_code":10059,"description":"stream not found"}}`), "503", "x", "y")
 	f.Add([]byte(`{"error":null}`), "", "18446744073709551616", "")
-	c := &Conn{opts: Options{Filter: "prometheus.frames.*.*", Topic: "prometheus"}, nc: &nats.Conn{}}
+	c := &Conn{opts: Options{Filter: "prometheus.frames.*.*", Topic: "prometheus"}}
+	c.nc.Store(&nats.Conn{})
 	want := StreamConfig{}
 	want.setDefaults()
 	f.Fuzz(func(t *testing.T, data []byte, status, sequence, at string) {

@@ -1,9 +1,11 @@
 package jetstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
 	"github.com/nats-io/nats.go"
@@ -27,7 +29,6 @@ type PublisherOptions struct {
 // before the one that has to be sent again.
 type Publisher struct {
 	c        *Conn
-	js       jetstream.JetStream
 	subjects []string
 	state    notice
 
@@ -37,6 +38,13 @@ type Publisher struct {
 	pending map[*nats.Msg]*publish
 	count   int   // without a result
 	failed  error // set until Ready
+
+	// narrow: the server takes less than any message of use, or did when we connected.
+	narrow atomic.Bool
+
+	// js is the client of a connection; the goroutine that empties the queue uses it alone.
+	js jetstream.JetStream
+	of *nats.Conn
 }
 
 type publish struct {
@@ -50,8 +58,20 @@ type publish struct {
 // Publisher makes a Publisher on the connection.
 func (c *Conn) Publisher(o PublisherOptions) (*Publisher, error) {
 	p := &Publisher{c: c, subjects: o.Subjects, pending: map[*nats.Msg]*publish{}}
+	if _, err := p.client(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// client is that of the connection in use.
+func (p *Publisher) client() (js jetstream.JetStream, err error) {
+	nc := p.c.nats()
+	if p.of == nc {
+		return p.js, nil
+	}
 	opts := []jetstream.JetStreamOpt{
-		jetstream.WithPublishAsyncTimeout(c.opts.PublishTimeout),
+		jetstream.WithPublishAsyncTimeout(p.c.opts.PublishTimeout),
 		jetstream.WithPublishAsyncMaxPending(maxUnanswered),
 		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, ack *jetstream.PubAck) {
 			p.resolve(m, stream.Result{Sequence: ack.Sequence})
@@ -60,16 +80,16 @@ func (c *Conn) Publisher(o PublisherOptions) (*Publisher, error) {
 			p.fail(m, err)
 		}),
 	}
-	var err error
-	if c.opts.Domain != "" {
-		p.js, err = jetstream.NewWithDomain(c.nc, c.opts.Domain, opts...)
+	if p.c.opts.Domain != "" {
+		js, err = jetstream.NewWithDomain(nc, p.c.opts.Domain, opts...)
 	} else {
-		p.js, err = jetstream.New(c.nc, opts...)
+		js, err = jetstream.New(nc, opts...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making a publisher: %w", err)
 	}
-	return p, nil
+	p.js, p.of = js, nc
+	return js, nil
 }
 
 // Publish sends a message and returns at once; the channel gives exactly one Result. data must not be changed before.
@@ -116,7 +136,8 @@ func (p *Publisher) send() {
 }
 
 func (p *Publisher) sendOne(m *publish) {
-	if most := p.c.nc.MaxPayload(); most > 0 && int64(m.size) > most {
+	if most := p.c.nats().MaxPayload(); most > 0 && int64(m.size) > most {
+		p.narrow.Store(most < stream.MinPart)
 		p.resolve(m.msg, stream.Result{Err: tooLarge(m, most)})
 		return
 	}
@@ -125,7 +146,10 @@ func (p *Publisher) sendOne(m *publish) {
 	m.stop = stop
 	p.mu.Unlock()
 	// No retry by the client: it would send one message alone again, behind those that followed it.
-	_, err := p.js.PublishMsgAsync(m.msg, jetstream.WithRetryAttempts(0), jetstream.WithStallWait(p.c.opts.PublishTimeout))
+	js, err := p.client()
+	if err == nil {
+		_, err = js.PublishMsgAsync(m.msg, jetstream.WithRetryAttempts(0), jetstream.WithStallWait(p.c.opts.PublishTimeout))
+	}
 	if err != nil {
 		p.fail(m.msg, err)
 	}
@@ -159,7 +183,7 @@ func (p *Publisher) classify(m *publish, err error) error {
 	case errors.As(err, &api):
 		return fmt.Errorf("publishing on %s: the stream cannot store it now: %s (%d)", m.msg.Subject, api.Description, api.ErrorCode)
 	case errors.Is(err, nats.ErrMaxPayload):
-		return tooLarge(m, p.c.nc.MaxPayload())
+		return tooLarge(m, p.c.nats().MaxPayload())
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("publishing on %s: %w takes this subject", m.msg.Subject, ErrNoStream)
 	case errors.Is(err, jetstream.ErrAsyncPublishTimeout):
@@ -168,6 +192,17 @@ func (p *Publisher) classify(m *publish, err error) error {
 		return fmt.Errorf("publishing on %s: %w to NATS", m.msg.Subject, stream.ErrDisconnected)
 	}
 	return fmt.Errorf("publishing on %s: %w", m.msg.Subject, err)
+}
+
+// Usage asks how full the stream is, which needs the right to look at it.
+func (p *Publisher) Usage(ctx context.Context) (stream.Usage, error) {
+	info, err := p.c.streamInfo(ctx, p.c.opts.Stream)
+	if err != nil {
+		return stream.Usage{}, fmt.Errorf("looking at stream %s: %w", p.c.opts.Stream, err)
+	}
+	return stream.Usage{
+		Messages: int64(info.State.Msgs), Bytes: int64(info.State.Bytes), MaxMessages: info.Config.MaxMsgs, MaxBytes: info.Config.MaxBytes,
+	}, nil
 }
 
 func (p *Publisher) resolve(msg *nats.Msg, r stream.Result) {
@@ -204,5 +239,9 @@ func holdsUp(err error) bool {
 	if errors.As(err, &denied) {
 		return denied.Operation != "publish"
 	}
-	return !errors.Is(err, stream.ErrRefused) && !errors.Is(err, stream.ErrTooLarge)
+	var large *stream.TooLargeError
+	if errors.As(err, &large) {
+		return large.Narrow()
+	}
+	return !errors.Is(err, stream.ErrRefused)
 }

@@ -140,7 +140,7 @@ func TestNoAnswer(t *testing.T) {
 	if _, err := c.link.waitUp(short(t)); err != nil {
 		t.Fatal(err)
 	}
-	sub, err := c.nc.SubscribeSync("swallowed")
+	sub, err := c.nats().SubscribeSync("swallowed")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestPublishNeverBlocks(t *testing.T) {
 	if _, err := c.link.waitUp(short(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.nc.Subscribe("swallowed", func(*nats.Msg) {}); err != nil {
+	if _, err := c.nats().Subscribe("swallowed", func(*nats.Msg) {}); err != nil {
 		t.Fatal(err)
 	}
 	p := publisher(t, c)

@@ -59,8 +59,8 @@ func (p *puller) renew() (err error) {
 	if p.sub != nil {
 		_ = p.sub.Unsubscribe() // fails only when the connection is gone
 	}
-	p.inbox, p.in = p.c.nc.NewInbox(), make(chan *nats.Msg, 4*pullMessages)
-	if p.sub, err = p.c.nc.ChanSubscribe(p.inbox+".*", p.in); err != nil && disconnected(err) {
+	p.inbox, p.in = p.c.nats().NewInbox(), make(chan *nats.Msg, 4*pullMessages)
+	if p.sub, err = p.c.nats().ChanSubscribe(p.inbox+".*", p.in); err != nil && disconnected(err) {
 		return fmt.Errorf("%w to NATS", stream.ErrDisconnected)
 	}
 	return err
@@ -105,12 +105,12 @@ func (p *puller) drain() {
 func (p *puller) request() error {
 	p.number++
 	// A message larger than max_bytes would never be delivered.
-	bytes := max(pullBytes, 2*int(p.c.nc.MaxPayload()))
+	bytes := max(pullBytes, 2*int(p.c.nats().MaxPayload()))
 	body, err := json.Marshal(map[string]any{"batch": pullMessages, "max_bytes": bytes, "expires": pullExpires, "idle_heartbeat": pullHeartbeat})
 	if err != nil {
 		return err
 	}
-	if err = p.c.nc.PublishRequest(p.verb, p.inbox+"."+strconv.Itoa(p.number), body); err != nil {
+	if err = p.c.nats().PublishRequest(p.verb, p.inbox+"."+strconv.Itoa(p.number), body); err != nil {
 		if disconnected(err) {
 			return errLink
 		}

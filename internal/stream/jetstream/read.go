@@ -116,13 +116,13 @@ func (c *Conn) readBatch(ctx context.Context, r directRequest, handle func(strea
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	subject, inbox := c.api("DIRECT.GET."+c.opts.Stream), c.nc.NewInbox()
+	subject, inbox := c.api("DIRECT.GET."+c.opts.Stream), c.nats().NewInbox()
 	defer c.denials.watch(subject, func(e *stream.PermissionError) { cancel(e) })()
 	answers := make(chan *nats.Msg, readBatch+8)
-	sub, err := c.nc.ChanSubscribe(inbox, answers)
+	sub, err := c.nats().ChanSubscribe(inbox, answers)
 	if err == nil {
 		defer sub.Unsubscribe() //nolint:errcheck // it fails only when the connection is gone
-		err = c.nc.PublishRequest(subject, inbox, body)
+		err = c.nats().PublishRequest(subject, inbox, body)
 	}
 	if err != nil {
 		if disconnected(err) {

@@ -24,6 +24,9 @@ const (
 // says what is wrong, once for each change (of the connection, the Conn itself says it). Messages that were not yet sent have failed when it returns nil. Its error
 // is that of ctx, with what was wrong last.
 func (p *Publisher) Ready(ctx context.Context) error {
+	if p.narrow.Swap(false) { // a server does not tell its clients of another max_payload, but new ones
+		_ = p.c.nats().ForceReconnect() // fails only when there is no connection
+	}
 	err := p.c.until(ctx, &p.state, "publishing has to wait", func(ctx context.Context) error {
 		for _, subject := range p.subjects {
 			if err := p.c.probe(ctx, subject); err != nil {
@@ -70,7 +73,7 @@ func (c *Conn) until(ctx context.Context, n *notice, what string, try func(conte
 		var denied *stream.PermissionError
 		if errors.As(err, &denied) && denied.Operation == "subscribe" && time.Since(since) > renewAfter {
 			since = time.Now()
-			_ = c.nc.ForceReconnect()
+			_ = c.nats().ForceReconnect()
 		}
 		select {
 		case <-time.After(pause):

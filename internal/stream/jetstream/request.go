@@ -111,7 +111,7 @@ func (c *Conn) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 			}
 		}()
 	}
-	answer, err := c.nc.RequestMsgWithContext(ctx, m)
+	answer, err := c.nats().RequestMsgWithContext(ctx, m)
 	switch {
 	case err == nil:
 		return answer, nil

@@ -82,7 +82,7 @@ func (r *Consumer) reset(ctx context.Context, state linkState) error {
 // consumer.
 func (c *Conn) knowsReset() bool {
 	var major, minor int
-	if _, err := fmt.Sscanf(c.nc.ConnectedServerVersion(), "%d.%d.", &major, &minor); err != nil {
+	if _, err := fmt.Sscanf(c.nats().ConnectedServerVersion(), "%d.%d.", &major, &minor); err != nil {
 		return true
 	}
 	return major > 2 || (major == 2 && minor >= 14)
