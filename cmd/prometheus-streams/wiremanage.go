@@ -52,7 +52,7 @@ func (h *house) gate(m *receiver.Metrics) *receiver.Gate {
 // offerControl remembers the connection on which management is offered. It is the first one alone: over two that lead to
 // the same network, the process would be asked twice, and a switch would undo itself.
 //
-// A connection that is replaced by another one, which replaced tells, gets a new service; nil never is.
+// When the connection is replaced by another one, which replaced tells, that gets a new service.
 func (h *house) offerControl(make func(subject string) *micro.Service, topic string, replaced func() <-chan struct{}) {
 	if h.control == nil {
 		h.control = func(ctx context.Context) error {
@@ -65,10 +65,7 @@ func (h *house) offerControl(make func(subject string) *micro.Service, topic str
 func serveControl(ctx context.Context, make func() *micro.Service, replaced func() <-chan struct{}) error {
 	for ctx.Err() == nil {
 		one, stop := context.WithCancel(ctx)
-		var gone <-chan struct{}
-		if replaced != nil {
-			gone = replaced()
-		}
+		gone := replaced()
 		go func() {
 			select {
 			case <-gone:

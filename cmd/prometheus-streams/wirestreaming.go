@@ -69,7 +69,7 @@ func (h *house) connectStreaming(ctx context.Context, s *config.Stream, role, cl
 	h.networks = append(h.networks, conn.NATS())
 	h.offerControl(func(subject string) *micro.Service {
 		return micro.New(micro.Options{Conn: conn.NATS(), Subject: subject, Breaker: h.breaker, Logger: h.env.Logger})
-	}, conn.Topic(), nil)
+	}, conn.Topic(), conn.Replaced)
 	return conn, nil
 }
 

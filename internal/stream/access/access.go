@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,8 +29,13 @@ const maxFile = 64 << 10
 type Access struct {
 	server  Server
 	metrics *metrics
-	key     string // the public key of NKeySeedFile at the start
-	conn    atomic.Pointer[nats.Conn]
+	key     string                    // the public key of NKeySeedFile at the start
+	conn    atomic.Pointer[nats.Conn] // another one after nats.go gave it up
+
+	handlers Handlers
+	closing  atomic.Bool
+	mu       sync.Mutex    // over replaced
+	replaced chan struct{} // closed when there is another connection
 }
 
 // New checks who we are, and reads the files of credentials and seeds once, so that one that cannot be used is an error
@@ -44,7 +50,7 @@ func New(s Server) (*Access, error) {
 	if ways > 1 {
 		return nil, errors.New("more than one of user, token, credentials and nkey is set")
 	}
-	a := &Access{server: s}
+	a := &Access{server: s, replaced: make(chan struct{})}
 	var err error
 	if s.NKeySeedFile != "" {
 		a.key, err = publicKey(s.NKeySeedFile)
@@ -59,8 +65,8 @@ func New(s Server) (*Access, error) {
 	return a, err
 }
 
-// nats are the settings that say who we are and how to get there.
-func (a *Access) nats() []nats.Option {
+// nats are the settings that say who we are and how to get there, for a connection that will be in made.
+func (a *Access) nats(made *atomic.Pointer[nats.Conn]) []nats.Option {
 	o := &a.server
 	var opts []nats.Option
 	if o.UserInfo != nil {
@@ -74,11 +80,15 @@ func (a *Access) nats() []nats.Option {
 	}
 	dialer := o.Dialer
 	if o.NKeySeedFile != "" {
-		opts = append(opts, nats.Nkey(a.key, a.sign))
+		key := a.key
+		if now, err := publicKey(o.NKeySeedFile); err == nil { // else sign says so
+			key = now
+		}
+		opts = append(opts, nats.Nkey(key, a.sign))
 		if dialer == nil {
 			dialer = &net.Dialer{Timeout: o.RequestTimeout}
 		}
-		dialer = keyDialer{a, dialer}
+		dialer = keyDialer{o.NKeySeedFile, made, dialer}
 	}
 	if dialer != nil {
 		opts = append(opts, nats.SetCustomDialer(dialer))
@@ -103,8 +113,7 @@ func (a *Access) nats() []nats.Option {
 
 // watch tells of each attempt to connect again that fails after the server was reached, for which nats.go has no handler,
 // until the connection is closed.
-func (a *Access) watch(nc *nats.Conn, failed func(error)) {
-	a.conn.Store(nc)
+func (a *Access) watch(nc *nats.Conn) {
 	changes := nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
 	if nc.IsClosed() {
 		return
@@ -115,7 +124,7 @@ func (a *Access) watch(nc *nats.Conn, failed func(error)) {
 				return
 			}
 			if err := nc.LastError(); err != nil {
-				failed(err)
+				a.onFailed(err)
 			}
 		}
 	}()
@@ -123,13 +132,14 @@ func (a *Access) watch(nc *nats.Conn, failed func(error)) {
 
 // keyDialer looks whether the seed has changed before each connection.
 type keyDialer struct {
-	access *Access
+	file string
+	made *atomic.Pointer[nats.Conn]
 	Dialer
 }
 
 func (d keyDialer) Dial(network, address string) (net.Conn, error) {
-	if nc := d.access.conn.Load(); nc != nil {
-		if key, err := publicKey(d.access.server.NKeySeedFile); err == nil { // else sign says so
+	if nc := d.made.Load(); nc != nil {
+		if key, err := publicKey(d.file); err == nil { // else sign says so
 			nc.Opts.Nkey = key // nats.go holds its lock while it dials, and reads the key under it
 		}
 	}

@@ -1,45 +1,156 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
 )
 
-// Connect begins to connect. That no server answers is no error: the connection goes on trying, and failed is told of the
-// attempts for which nats.go has no handler. Errors are those of the options and of ctx.
-func (a *Access) Connect(ctx context.Context, failed func(error), opts ...nats.Option) (*nats.Conn, error) {
+// Handlers are told what becomes of the connection; all are set. None is called after Close.
+type Handlers struct {
+	// Connected is told of each connection that is made.
+	Connected func(*nats.Conn)
+	// Disconnected is told why one was lost, and Failed why an attempt to make one failed, both with what that means. News
+	// of a failure may come late, when there is a connection again.
+	Disconnected, Failed func(error)
+	// Reported is told of errors that belong to no request.
+	Reported func(error)
+}
+
+// Connect begins to connect, once. That no server answers is no error: it goes on trying until Close. Errors are those of
+// the options and of ctx.
+func (a *Access) Connect(ctx context.Context, h Handlers) error {
+	a.handlers = h
 	a.Down()
-	opts = slices.Concat(a.server.nats(), a.nats(), opts)
 	type made struct {
 		nc  *nats.Conn
 		err error
 	}
 	done := make(chan made, 1)
 	go func() {
-		nc, err := nats.Connect(strings.Join(a.server.servers(), ","), opts...)
+		nc, err := a.dial()
 		done <- made{nc, err}
 	}()
 	select {
 	case r := <-done:
 		if r.err == nil {
-			a.watch(r.nc, failed)
+			a.use(r.nc)
 		}
-		return r.nc, r.err
+		return r.err
 	case <-ctx.Done():
+		a.closing.Store(true)
 		go func() {
 			if r := <-done; r.nc != nil {
 				r.nc.Close()
 			}
 		}()
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
+}
+
+func (a *Access) dial() (*nats.Conn, error) {
+	made := new(atomic.Pointer[nats.Conn])
+	connected := func(nc *nats.Conn) {
+		made.Store(nc) // dial may not have returned yet
+		a.conn.Store(nc)
+		a.handlers.Connected(nc)
+	}
+	opts := slices.Concat(a.server.nats(), a.nats(made), []nats.Option{
+		nats.ConnectHandler(connected), nats.ReconnectHandler(connected), nats.ClosedHandler(a.onClosed),
+		nats.DisconnectErrHandler(a.onDisconnect),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { a.onFailed(err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { a.handlers.Reported(err) }),
+	})
+	nc, err := nats.Connect(strings.Join(a.server.servers(), ","), opts...)
+	if err == nil {
+		made.Store(nc)
+	}
+	return nc, err
+}
+
+// use makes a connection the one in use.
+func (a *Access) use(nc *nats.Conn) {
+	a.conn.Store(nc)
+	a.watch(nc)
+	if a.closing.Load() {
+		nc.Close()
+	}
+}
+
+func (a *Access) onDisconnect(nc *nats.Conn, err error) {
+	if a.closing.Load() {
+		return
+	}
+	if err == nil {
+		err = nc.LastError() // what the server said before it closed the connection
+	}
+	if err == nil {
+		err = errors.New("the server closed the connection")
+	}
+	a.Down()
+	a.handlers.Disconnected(a.Lost(err))
+}
+
+func (a *Access) onFailed(err error) {
+	if a.closing.Load() || errors.Is(err, nats.ErrNoServers) { // the latter only sums up the others
+		return
+	}
+	a.handlers.Failed(a.Failed(err))
+}
+
+// onClosed opens another connection after nats.go gave one up for good, which it does after some errors of the server: a
+// message above a max_payload that was lowered meanwhile, which the server does not tell its clients, is one.
+func (a *Access) onClosed(nc *nats.Conn) {
+	if a.closing.Load() {
+		return
+	}
+	a.server.Logger.Warn("the server ended the connection to NATS for good: opening another one", "reason", cmp.Or(nc.LastError(), nats.ErrConnectionClosed))
+	for {
+		time.Sleep(a.server.ReconnectWait)
+		if a.closing.Load() {
+			return
+		}
+		next, err := a.dial()
+		if err != nil {
+			a.onFailed(err)
+			continue
+		}
+		a.use(next)
+		a.mu.Lock()
+		close(a.replaced)
+		a.replaced = make(chan struct{})
+		a.mu.Unlock()
+		return
+	}
+}
+
+// Conn is the connection in use, until Replaced. It is not to be closed.
+func (a *Access) Conn() *nats.Conn { return a.conn.Load() }
+
+// Replaced is closed when Conn is of no use any more and there is another one.
+func (a *Access) Replaced() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.replaced
+}
+
+// Closing ends the news: what is lost from here on is meant to be.
+func (a *Access) Closing() { a.closing.Store(true) }
+
+// Close ends the connection.
+func (a *Access) Close() {
+	a.closing.Store(true)
+	a.Conn().Close()
+	a.Down()
 }
 
 // Up notes that there is a connection; again, that it is not the first one.

@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -17,7 +16,6 @@ import (
 type Conn struct {
 	opts    Options
 	way     *access.Access
-	nc      atomic.Pointer[nats.Conn] // another one after nats.go gave it up
 	log     *slog.Logger
 	metrics *metrics
 	link    *link
@@ -26,12 +24,10 @@ type Conn struct {
 
 	mu   sync.Mutex
 	said map[string]bool // the reasons logged since the connection was lost
-	// replaced is closed when nats.go has given up the connection and there is another one.
-	replaced chan struct{}
 }
 
 // nats is the connection in use.
-func (c *Conn) nats() *nats.Conn { return c.nc.Load() }
+func (c *Conn) nats() *nats.Conn { return c.way.Conn() }
 
 // Connect begins to connect to NATS. That no server answers is no error here: the connection goes on trying, says so in
 // the log, and Ready, Open and the requests wait or fail. Errors are those of the options, of files that cannot be read,
@@ -48,63 +44,12 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
-	c := &Conn{opts: o, way: way, log: o.Logger, metrics: m, link: newLink(), replaced: make(chan struct{})}
-	nc, err := c.dial(ctx)
+	c := &Conn{opts: o, way: way, log: o.Logger, metrics: m, link: newLink()}
+	err = way.Connect(ctx, access.Handlers{Connected: c.onConnect, Disconnected: c.onDisconnect, Failed: c.onFailed, Reported: c.onError})
 	if err != nil {
-		c.closing.Store(true)
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
-	c.nc.Store(nc)
 	return c, nil
-}
-
-// dial begins to connect.
-func (c *Conn) dial(ctx context.Context) (*nats.Conn, error) {
-	return c.way.Connect(ctx, func(err error) { c.onFailed(nil, err) },
-		nats.ConnectHandler(c.onConnect), nats.ReconnectHandler(c.onConnect),
-		nats.DisconnectErrHandler(c.onDisconnect), nats.ReconnectErrHandler(c.onFailed),
-		nats.ErrorHandler(c.onError), nats.ClosedHandler(c.onClosed))
-}
-
-// onClosed opens another connection after nats.go gave one up for good, which it does after some errors of the server: a
-// message above a max_payload that was lowered meanwhile, which the server does not tell its clients, is one.
-func (c *Conn) onClosed(nc *nats.Conn) {
-	if c.closing.Load() {
-		return
-	}
-	reason := nc.LastError()
-	if reason == nil {
-		reason = nats.ErrConnectionClosed
-	}
-	c.link.setDown(reason)
-	c.log.Warn("the server ended the connection to NATS for good: opening another one", "reason", reason)
-	for {
-		time.Sleep(c.opts.ReconnectWait)
-		if c.closing.Load() {
-			return
-		}
-		next, err := c.dial(context.Background())
-		if err != nil {
-			c.onFailed(nil, err)
-			continue
-		}
-		c.nc.Store(next)
-		if c.closing.Load() {
-			next.Close()
-		}
-		c.mu.Lock()
-		close(c.replaced)
-		c.replaced = make(chan struct{})
-		c.mu.Unlock()
-		return
-	}
-}
-
-// Replaced is closed when the connection that NATS gave is of no use any more and there is another one.
-func (c *Conn) Replaced() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.replaced
 }
 
 // Close writes out what waits to be sent, for a second at most, and ends the connection.
@@ -115,9 +60,8 @@ func (c *Conn) Close() {
 	if c.nats().IsConnected() {
 		_ = c.nats().FlushTimeout(time.Second)
 	}
-	c.nats().Close()
+	c.way.Close()
 	c.link.setDown(nats.ErrConnectionClosed)
-	c.way.Down()
 }
 
 // Connected tells whether the connection is up, and if not why, as far as that is known.
@@ -131,7 +75,6 @@ func (c *Conn) Stream() string        { return c.opts.Stream }
 func (c *Conn) SchemasStream() string { return c.opts.SchemasStream }
 
 func (c *Conn) onConnect(nc *nats.Conn) {
-	c.nc.Store(nc) // Connect may not have returned yet
 	c.denials.forget()
 	c.link.setUp()
 	c.mu.Lock()
@@ -142,18 +85,7 @@ func (c *Conn) onConnect(nc *nats.Conn) {
 }
 
 // onDisconnect is told of a lost connection.
-func (c *Conn) onDisconnect(nc *nats.Conn, err error) {
-	if c.closing.Load() {
-		return
-	}
-	if err == nil {
-		err = nc.LastError() // what the server said before it closed the connection
-	}
-	if err == nil {
-		err = errors.New("the server closed the connection")
-	}
-	err = c.way.Lost(err)
-	c.way.Down()
+func (c *Conn) onDisconnect(err error) {
 	c.link.setDown(err)
 	if c.first(err) {
 		c.log.Warn("connection to NATS lost", "reason", err)
@@ -162,15 +94,10 @@ func (c *Conn) onDisconnect(nc *nats.Conn, err error) {
 
 // onFailed is told of every attempt to connect that fails; each reason is logged once. News that comes late, when there
 // is a connection again, means nothing.
-func (c *Conn) onFailed(_ *nats.Conn, err error) {
-	if c.closing.Load() || errors.Is(err, nats.ErrNoServers) { // the latter only sums up the others
-		return
+func (c *Conn) onFailed(err error) {
+	if c.link.fail(err) && c.first(err) {
+		c.log.Warn("no connection to NATS, trying on", "reason", err, "url", c.opts.Shown())
 	}
-	err = c.way.Failed(err)
-	if !c.link.fail(err) || !c.first(err) {
-		return
-	}
-	c.log.Warn("no connection to NATS, trying on", "reason", err, "url", c.opts.Shown())
 }
 
 // first tells whether a reason is new since the connection was lost.
@@ -188,7 +115,7 @@ func (c *Conn) first(reason error) bool {
 }
 
 // onError is told of errors that belong to no request.
-func (c *Conn) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
+func (c *Conn) onError(err error) {
 	if denied := access.Violation(err); denied != nil && denied.Subject == syncSubject {
 		c.denials.deny(denied) // not needed
 		return

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
+	"github.com/choria-io/prometheus-streams/internal/stream/access"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -15,8 +16,12 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"stream_name":"A","config":{"ack_policy":"all","deliver_subject":"x","filter_subjects":["a"]},"ack_floor":{"stream_seq":3}}`), "404", "", "")
 	f.Add([]byte(`{"error":{"code":404,"err_code":10059,"description":"stream not found"}}`), "503", "x", "y")
 	f.Add([]byte(`{"error":null}`), "", "18446744073709551616", "")
-	c := &Conn{opts: Options{Filter: "prometheus.frames.*.*", Topic: "prometheus"}}
-	c.nc.Store(&nats.Conn{})
+	o := Options{Filter: "prometheus.frames.*.*", Topic: "prometheus", Server: access.Server{URLs: []string{"nats://127.0.0.1:1"}}}
+	c, err := Connect(f.Context(), o)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(c.Close)
 	want := StreamConfig{}
 	want.setDefaults()
 	f.Fuzz(func(t *testing.T, data []byte, status, sequence, at string) {

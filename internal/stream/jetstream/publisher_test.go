@@ -99,7 +99,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, contractConfig)
 	c := connect(t, s.options("all"))
-	small := jetstream.StreamConfig{Name: "SMALL", Subjects: []string{"small"}, MaxMsgSize: 100, Replicas: 1}
+	small := jetstream.StreamConfig{Name: "SMALL", Subjects: []string{"small"}, MaxMsgSize: 2 * stream.MinPart, Replicas: 1}
 	full := jetstream.StreamConfig{Name: "FULL", Subjects: []string{"full"}, MaxMsgs: 1, Discard: jetstream.DiscardNew, Replicas: 1}
 	for _, cfg := range []jetstream.StreamConfig{small, full} {
 		if err := c.call(short(t), "STREAM.CREATE."+cfg.Name, cfg, nil); err != nil {
@@ -111,7 +111,7 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	store(t, p, "full", 1)
-	if r := result(t, p.Publish("small", make([]byte, 200))); !errors.Is(r.Err, stream.ErrTooLarge) || !strings.Contains(r.Err.Error(), "200 bytes") {
+	if r := result(t, p.Publish("small", make([]byte, 3000))); !errors.Is(r.Err, stream.ErrTooLarge) || !strings.Contains(r.Err.Error(), "3000 bytes") {
 		t.Errorf("larger than the stream takes: %v", r.Err)
 	}
 	store(t, p, "small", 1) // goes on

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/stream"
@@ -31,13 +30,11 @@ const (
 // Conn is one client of NATS Streaming. It connects, and connects again, by itself until Close. It is safe for concurrent
 // use.
 type Conn struct {
-	opts    Options
-	way     *access.Access
-	nc      *nats.Conn
-	log     *slog.Logger
-	cancel  context.CancelFunc
-	closing atomic.Bool
-	kept    chan struct{} // closed when keep has ended
+	opts   Options
+	way    *access.Access
+	log    *slog.Logger
+	cancel context.CancelFunc
+	kept   chan struct{} // closed when keep has ended
 
 	mu      sync.Mutex
 	s       *session      // nil while there is none
@@ -85,9 +82,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		default:
 		}
 	}
-	c.nc, err = way.Connect(ctx, func(err error) { c.onFailed(nil, err) },
-		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
-		nats.DisconnectErrHandler(c.onDisconnect), nats.ReconnectErrHandler(c.onFailed), nats.ErrorHandler(c.onError))
+	err = way.Connect(ctx, access.Handlers{Connected: connected, Disconnected: c.onDisconnect, Failed: c.onFailed, Reported: c.onError})
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS Streaming: %w", err)
 	}
@@ -102,7 +97,7 @@ func (c *Conn) keep(ctx context.Context, up <-chan struct{}) {
 	defer close(c.kept)
 	wait := c.opts.ReconnectWait
 	for ctx.Err() == nil {
-		if !c.nc.IsConnected() {
+		if !c.way.Conn().IsConnected() {
 			select {
 			case <-up:
 			case <-time.After(c.opts.ReconnectWait): // in case the news came before we listened
@@ -139,7 +134,7 @@ func (c *Conn) keep(ctx context.Context, up <-chan struct{}) {
 // begin asks the server for a session.
 func (c *Conn) begin() (*session, error) {
 	s := &session{lost: make(chan struct{})}
-	sc, err := stan.Connect(c.opts.ClusterID, c.opts.ClientID, stan.NatsConn(c.nc),
+	sc, err := stan.Connect(c.opts.ClusterID, c.opts.ClientID, stan.NatsConn(c.way.Conn()),
 		stan.Pings(c.opts.pings(), maxPings), stan.ConnectWait(c.opts.RequestTimeout), stan.PubAckWait(c.opts.PublishTimeout),
 		stan.MaxPubAcksInflight(maxUnanswered),
 		stan.SetConnectionLostHandler(func(_ stan.Conn, err error) { s.lose(err, true) }))
@@ -157,12 +152,12 @@ func (c *Conn) began(s *session) {
 	close(c.changed)
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
-	if !c.nc.IsConnected() {
+	if !c.way.Conn().IsConnected() {
 		s.lose(stream.ErrDisconnected, false) // the disconnect came before the session was known
 	}
 	c.way.Up(again)
-	c.log.Info("connected to NATS Streaming", "url", c.nc.ConnectedUrlRedacted(), "address", c.nc.ConnectedAddr(),
-		"version", c.nc.ConnectedServerVersion())
+	c.log.Info("connected to NATS Streaming", "url", c.way.Conn().ConnectedUrlRedacted(), "address", c.way.Conn().ConnectedAddr(),
+		"version", c.way.Conn().ConnectedServerVersion())
 }
 
 func (c *Conn) ended(s *session) {
@@ -183,8 +178,8 @@ func (c *Conn) leave(s *session) {
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
 	s.lose(stream.ErrDisconnected, false)
-	if c.nc.IsConnected() {
-		_ = c.nc.FlushTimeout(closeFor)
+	if c.way.Conn().IsConnected() {
+		_ = c.way.Conn().FlushTimeout(closeFor)
 	}
 	_ = s.sc.Close()
 }
@@ -209,31 +204,20 @@ func (c *Conn) trouble(err error) {
 }
 
 // onDisconnect is told of a lost connection.
-func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
-	if c.closing.Load() {
-		return
-	}
-	if err == nil {
-		err = errors.New("the server closed the connection")
-	}
-	err = c.way.Lost(err)
+func (c *Conn) onDisconnect(err error) {
 	c.mu.Lock()
 	s := c.s
 	c.mu.Unlock()
 	if s != nil {
 		s.lose(err, false)
 	} else {
-		c.onFailed(nil, err)
+		c.onFailed(err)
 	}
 }
 
 // onFailed is told of every attempt to connect that fails. News that comes late, when there is a session again, means
 // nothing.
-func (c *Conn) onFailed(_ *nats.Conn, err error) {
-	if c.closing.Load() || errors.Is(err, nats.ErrNoServers) { // the latter only sums up the others
-		return
-	}
-	err = c.way.Failed(err)
+func (c *Conn) onFailed(err error) {
 	c.mu.Lock()
 	quiet := c.s != nil || c.said == err.Error()
 	if c.s == nil {
@@ -246,7 +230,7 @@ func (c *Conn) onFailed(_ *nats.Conn, err error) {
 }
 
 // onError is told of errors that belong to no request.
-func (c *Conn) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
+func (c *Conn) onError(err error) {
 	if denied := c.way.Reported(err); denied != nil {
 		c.log.Error("the server denies a right that NATS Streaming needs", "subject", denied.Subject, "reason", denied.Operation)
 	}
@@ -287,12 +271,11 @@ func (c *Conn) Topic() string { return c.opts.Topic }
 
 // Close tells the server and ends the connection; it takes little more than a second at most.
 func (c *Conn) Close() {
-	c.closing.Store(true)
+	c.way.Closing()
 	c.cancel()
 	select {
 	case <-c.kept:
 	case <-time.After(2 * closeFor):
 	}
-	c.nc.Close()
-	c.way.Down()
+	c.way.Close()
 }

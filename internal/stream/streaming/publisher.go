@@ -122,7 +122,7 @@ func (p *Publisher) classify(m *publish, err error) error {
 		return nil
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fmt.Errorf("publishing on %s: %w: it has %d bytes, the server takes at most %d with those around it",
-			m.subject, stream.ErrTooLarge, len(m.data), p.c.nc.MaxPayload())
+			m.subject, stream.ErrTooLarge, len(m.data), p.c.way.Conn().MaxPayload())
 	case errors.Is(err, stan.ErrTimeout):
 		return fmt.Errorf("publishing on %s: no answer within %s", m.subject, p.c.opts.PublishTimeout)
 	case errors.Is(err, stan.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected),
