@@ -10,7 +10,7 @@ FUZZTIME ?= 30s
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test check unit race lint vuln servers e2e e2e-puppet e2e-choria chaos fidelity backlog bench bench-corpus fuzz fuzzseeds debs clean help
+.PHONY: build run test check unit race lint vuln servers e2e e2e-puppet e2e-choria chaos hour hour-small fidelity backlog bench bench-corpus fuzz fuzzseeds debs clean help
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,7 +27,7 @@ unit: ## unit tests
 	go test ./...
 
 test: export CHAOS_SEED ?= 1
-test: debs lint race servers e2e e2e-puppet e2e-choria chaos fidelity fuzzseeds vuln ## everything; what CI runs
+test: debs lint race servers e2e e2e-puppet e2e-choria chaos hour-small fidelity fuzzseeds vuln ## everything; what CI runs
 
 debs: ## the Debian packages that tests need
 	@./tools/debs
@@ -77,6 +77,13 @@ chaos: servers ## kill, freeze and cut off the parts of a site, then account for
 	@if [ "$$(id -u)" -ne 0 ]; then skip='-skip ^(TestChaosIsland|TestPowerLoss)$$'; \
 		echo "NOT RUN without root, which network namespaces and mounts need: TestChaosIsland, TestPowerLoss"; fi; \
 	cd e2e && go test -tags chaos -count=1 -v -timeout 60m $$skip ./chaos
+
+hour: servers ## an hour without a hub in simulated time, a start with a spool of 1 GB (HOUR_TARGETS, HOUR_SERIES, HOUR_SPOOL_MB)
+	cd bench && HOUR_TARGETS=$${HOUR_TARGETS:-200} HOUR_SERIES=$${HOUR_SERIES:-1000} HOUR_SPOOL_MB=$${HOUR_SPOOL_MB:-1024} \
+		go test -count=1 -v -timeout 30m ./hour
+
+hour-small: servers ## the same with little load
+	cd bench && go test -count=1 -v -timeout 5m ./hour
 
 fidelity: servers ## what a Prometheus holds that was fed by us, compared with one that scraped the same (FIDELITY_SEED, FIDELITY_SCRAPES)
 	cd e2e && go test -tags fidelity -count=1 -v -timeout 15m ./fidelity

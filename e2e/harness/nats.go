@@ -68,6 +68,9 @@ func (n *NATS) Reload(t testing.TB, more string) {
 // reloaded is what the server says then.
 const reloaded = "Reloaded server configuration"
 
+// Store is the folder of its streams.
+func (n *NATS) Store() string { return filepath.Join(filepath.Dir(n.config), "jetstream") }
+
 // As is the server as a user connects to it.
 func (n *NATS) As(user, password string) *NATS {
 	as := *n

@@ -139,3 +139,19 @@ func TestLargeSchemasGoInParts(t *testing.T) {
 		b.metric("forward_stored_schemas_total", 1)
 	})
 }
+
+// All schemas of one batch may be too large, and the limit is known after the first.
+func TestManyLargeSchemas(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, Config{})
+			b.hub.takes(2000, told)
+			b.appendWith("m", strings.Repeat("i", 5000), strings.Repeat("j", 5000), strings.Repeat("k", 1990))
+			b.drain()
+			b.metric("forward_aside_schemas_total", 0)
+			if got := b.hub.whole(t); len(got) != 1 {
+				t.Errorf("whole at the stream: %v", got)
+			}
+		})
+	}
+}

@@ -20,12 +20,16 @@ const (
 // lookEvery is how often, with nothing to send, the forwarder looks whether the connection was lost meanwhile.
 const lookEvery = 30 * time.Second
 
+// maxStored bounds the schemas that are known to be stored, between one refresh and the next.
+const maxStored = 1 << 16
+
 // connecter is a Publisher that knows how often its connection came back.
 type connecter interface{ Connections() uint64 }
 
 // registry is what the forwarder knows of the stream of schemas.
 type registry struct {
 	stored map[string]struct{} // acknowledged in this process
+	most   int                 // ids in stored, above which those that are not in use are forgotten
 	aside  map[string]struct{} // cannot be stored; tried again at the next refresh
 	absent map[string]struct{} // were missing in the spool once
 	due    time.Time           // of the next refresh
@@ -33,7 +37,7 @@ type registry struct {
 }
 
 func newRegistry() registry {
-	return registry{stored: map[string]struct{}{}, aside: map[string]struct{}{}, absent: map[string]struct{}{}}
+	return registry{most: maxStored, stored: map[string]struct{}{}, aside: map[string]struct{}{}, absent: map[string]struct{}{}}
 }
 
 // forget takes nothing for stored any more.
@@ -101,7 +105,13 @@ func (f *Forwarder) storeNeeded(ctx context.Context, entries []spool.Entry) erro
 			}
 		}
 	}
-	return f.store(ctx, ids)
+	if err := f.store(ctx, ids); err != nil {
+		return err
+	}
+	if g := &f.registry; len(g.stored) > g.most {
+		g.stored = among(f.spool.Live(), g.stored)
+	}
+	return nil
 }
 
 // store publishes schemas, a window of them at a time, and awaits their acknowledgements together.
@@ -123,6 +133,7 @@ func (f *Forwarder) storeBatch(ctx context.Context, ids []string) error {
 		err     error
 	}
 	var batch []publishing
+	most := f.parts.most
 	for _, id := range ids {
 		s, err := f.spool.Schema(id)
 		if err != nil {
@@ -150,6 +161,8 @@ func (f *Forwarder) storeBatch(ctx context.Context, ids []string) error {
 			f.registry.stored[p.ID] = struct{}{}
 			delete(f.registry.aside, p.ID)
 			f.metrics.schemas.Inc()
+		case most != f.parts.most && errors.Is(r.Err, stream.ErrTooLarge): // it was sent before the limit was known
+			failed = errGoBack
 		case f.parts.shrink(f.log, p.Subject, len(p.Message), r.Err):
 			failed = errGoBack
 		case errors.Is(r.Err, stream.ErrTooLarge) && !narrow(r.Err):

@@ -156,6 +156,21 @@ func TestLiveSchemasAreStoredAgain(t *testing.T) {
 	})
 }
 
+// What is remembered of schemas that come and go is bounded; one that comes back is stored again.
+func TestManySchemas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, Config{})
+		b.f.registry.most = 3
+		b.spool.SetLive([]string{"s1"})
+		b.start()
+		for _, id := range []string{"s1", "s2", "s3", "s4", "s1", "s2"} {
+			b.appendWith("m", id)
+			time.Sleep(time.Second)
+		}
+		b.schemas("s1:1 s2:2 s3:1 s4:1")
+	})
+}
+
 func TestSequenceGoesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, Config{})

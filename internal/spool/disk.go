@@ -67,10 +67,12 @@ type Disk struct {
 	given    map[Position]counts
 	trimmed  []trimMark
 	schemas  *schemaStore
-	closed   bool
-	released bool
-	wake     chan struct{} // closed by the next Append or Close; nil if nobody waits
-	voice    voice
+	// collected is when it was looked last for schemas that nothing needs.
+	collected time.Time
+	closed    bool
+	released  bool
+	wake      chan struct{} // closed by the next Append or Close; nil if nobody waits
+	voice     voice
 
 	// As the position was written down last.
 	writtenFloor Position

@@ -13,6 +13,9 @@ import (
 // careEvery is how often old things are looked for, and a failing disk is tried again.
 const careEvery = time.Second
 
+// collectEvery is how often schemas are looked for that nothing needs: all that segments name has to be gone through.
+const collectEvery = time.Minute
+
 // maintain looks after the disk until the spool is released.
 func (d *Disk) maintain() {
 	every := careEvery
@@ -61,7 +64,10 @@ func (d *Disk) care() {
 	}
 	d.expire()
 	d.removeDone(false)
-	d.collect(false)
+	if time.Since(d.collected) >= collectEvery {
+		d.collected = time.Now()
+		d.collect(false)
+	}
 	d.voice.say(d.used(), d.opts.MaxBytes, false)
 	if d.failing == nil {
 		if err := d.savePosition(); err != nil {

@@ -281,17 +281,20 @@ func (d *Disk) placeSegments(segments []*segment) {
 	}
 }
 
-// look looks through the segments that were there at start.
+// look looks through the segments that were there at start. It rests after each for as long as that took: who starts has
+// other things to do.
 func (d *Disk) look() {
 	d.mu.Lock()
 	segments := slices.Clone(d.segments)
 	d.mu.Unlock()
+	began := time.Now()
 	for _, s := range segments {
 		select {
 		case <-d.stop:
 			return
-		default:
+		case <-time.After(time.Since(began)):
 		}
+		began = time.Now()
 		d.mu.Lock()
 		counted, floor := s.counted, d.floor
 		d.mu.Unlock()
