@@ -37,7 +37,7 @@ func BenchmarkScrape(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, pause := range []time.Duration{0, 2 * time.Millisecond} {
+	for _, pause := range []time.Duration{0, 25 * time.Millisecond} {
 		for name, c := range map[string]*http.Client{"direct": ours, "net-http": theirs} {
 			b.Run(fmt.Sprintf("%s/pause=%s", name, pause), func(b *testing.B) { benchmarkScrape(b, c, l.Addr().String(), pause) })
 		}

@@ -504,8 +504,13 @@ func TestConnectionsDoNotStay(t *testing.T) {
 		want := func(what string, opened, open int) {
 			t.Helper()
 			synctest.Wait()
+			d.idle.mu.Lock()
+			defer d.idle.mu.Unlock()
 			if o, n := p.counts(); o != opened || n != open || d.idle.n != open {
 				t.Errorf("%s: %d connections made, %d open, %d known, want %d and %d", what, o, n, d.idle.n, opened, open)
+			}
+			if open == 0 && len(d.idle.conns) != 0 {
+				t.Errorf("%s: addresses are known: %v", what, d.idle.conns)
 			}
 		}
 		get := func(url string) {
@@ -525,9 +530,6 @@ func TestConnectionsDoNotStay(t *testing.T) {
 		want("one is gone for its time", 2, 1)
 		time.Sleep(keepIdle)
 		want("both are gone", 2, 0)
-		if d.idle.sweeping || len(d.idle.conns) != 0 {
-			t.Errorf("a timer runs for nothing, or addresses are known: %v", d.idle.conns)
-		}
 		get("http://a/x")
 		c.CloseIdleConnections()
 		want("the client is released", 3, 0)
@@ -551,6 +553,11 @@ func TestConnectionsDoNotStay(t *testing.T) {
 			t.Errorf("reading a closed body: %v", err)
 		}
 		time.Sleep(2 * keepIdle)
+		d.idle.mu.Lock()
+		defer d.idle.mu.Unlock()
+		if d.idle.sweeping {
+			t.Error("a timer runs for nothing")
+		}
 	})
 }
 
