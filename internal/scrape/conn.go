@@ -13,6 +13,8 @@ type conn struct {
 	net.Conn
 	address string
 	since   time.Time // when it began to wait for a request
+	// prepared is the last request.
+	prepared *prepared
 	// request is what is to be sent before anything is read.
 	request []byte
 	// left is how many bytes of the head may still be read.

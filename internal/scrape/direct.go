@@ -2,7 +2,6 @@ package scrape
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +10,6 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -32,15 +29,14 @@ type direct struct {
 	rest http.RoundTripper
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 	idle idle
-	// readers are *bufio.Reader, and outs *bytes.Buffer for requests, of the scrapes that run.
-	readers, outs sync.Pool
+	// readers are *bufio.Reader of the scrapes that run.
+	readers sync.Pool
 }
 
 func newDirect(rest http.RoundTripper) *direct {
 	return &direct{
 		rest: rest, dial: (&net.Dialer{}).DialContext, idle: idle{keep: keepIdle},
 		readers: sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readAtOnce) }},
-		outs:    sync.Pool{New: func() any { return new(bytes.Buffer) }},
 	}
 }
 
@@ -60,16 +56,21 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 		return d.rest.RoundTrip(r)
 	}
 	ctx := r.Context()
-	out := d.outs.Get().(*bytes.Buffer)
-	defer d.outs.Put(out)
-	out.Reset()
-	if err := r.Write(out); err != nil {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	c := d.idle.get(address)
+	p, err := c.prepare(r)
+	if err != nil {
+		if c != nil {
+			d.idle.put(c, c.since)
+		}
+		if err == errLeft {
+			return d.rest.RoundTrip(r)
+		}
 		return nil, err
 	}
-	for c := d.idle.get(address); ; c = nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
+	for ; ; c = nil {
 		used := c != nil
 		if !used {
 			made, err := d.dial(ctx, "tcp", address)
@@ -78,7 +79,8 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 			c = newConn(made, address)
 		}
-		answer, err := d.exchange(c, r, out.Bytes())
+		c.prepared = p
+		answer, err := d.exchange(c, r)
 		if err == nil {
 			return answer, nil
 		}
@@ -96,22 +98,12 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// takes tells whether direct does a request, and whom to ask. It leaves out what net/http would refuse, too.
+// takes tells whether direct does a request, and whom to ask.
 func takes(r *http.Request) (address string, ok bool) {
 	u := r.URL
 	if u == nil || u.Scheme != "http" || u.Opaque != "" || r.Method != http.MethodGet || r.Close ||
 		(r.Body != nil && r.Body != http.NoBody) || len(r.TransferEncoding)+len(r.Trailer) > 0 {
 		return "", false
-	}
-	for name, values := range r.Header {
-		if !httpguts.ValidHeaderFieldName(name) {
-			return "", false
-		}
-		for _, v := range values {
-			if !httpguts.ValidHeaderFieldValue(v) {
-				return "", false
-			}
-		}
 	}
 	host, port := u.Hostname(), u.Port()
 	if host == "" {
@@ -129,13 +121,13 @@ func takes(r *http.Request) (address string, ok bool) {
 }
 
 // exchange sends a request and reads the head of the answer, whose body gives the connection back.
-func (d *direct) exchange(c *conn, r *http.Request, request []byte) (*http.Response, error) {
+func (d *direct) exchange(c *conn, r *http.Request) (*http.Response, error) {
 	in := d.readers.Get().(*bufio.Reader)
 	in.Reset(c)
 	b := &answerBody{direct: d, conn: c, in: in, ctx: r.Context()}
 	// It ends whatever the connection waits for. A connection to which this happened is not used again.
 	b.stop = context.AfterFunc(b.ctx, c.interrupt)
-	c.left, c.request = maxHead, request
+	c.left, c.request = maxHead, c.prepared.bytes
 	answer, err := head(in, r)
 	if err != nil {
 		if c.left <= 0 {
