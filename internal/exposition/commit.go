@@ -178,8 +178,9 @@ func (l *Layout) joined() bool {
 func (l *Layout) replace(order, place, families []int32, missed []uint8) {
 	p := l.pass
 	from := l.column
-	l.column = frame.Column{}
-	l.grow(len(order))
+	l.column = frame.Column{
+		Values: make([]float64, len(order)), Mantissas: make([]int64, len(order)), Exponents: make([]int8, len(order)),
+	}
 	var stamps []int64
 	if l.stamps != nil {
 		stamps = make([]int64, len(order))

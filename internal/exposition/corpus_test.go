@@ -233,6 +233,26 @@ func BenchmarkParseChurn(b *testing.B) {
 	}
 }
 
+// BenchmarkParseReplaced has one series leave and another one come in each exposition, so that each has a new schema.
+func BenchmarkParseReplaced(b *testing.B) {
+	for name, bodies := range corpus(b) {
+		b.Run(name, func(b *testing.B) {
+			l := NewLayout(corpusRules(), NewPackedSchemas())
+			samples := 0
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				p, err := l.Parse(fmt.Appendf(bytes.Clone(bodies[0]), "one_more{of=\"%d\"} 1\n", i), textType)
+				if err != nil {
+					b.Fatal(err)
+				}
+				p.Schema.Marshal() // as the spool wants it
+				samples += p.Scraped
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(samples), "ns/sample")
+		})
+	}
+}
+
 // BenchmarkMemory tells what a poller keeps of targets that expose like one program but share no series: their layouts
 // and encoders, in bytes of the heap per series.
 func BenchmarkMemory(b *testing.B) {

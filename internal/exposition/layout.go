@@ -159,13 +159,21 @@ func (l *Layout) Parse(body []byte, contentType string) (Parsed, error) {
 			l.extras.starts = sk.starts
 			return l.unchanged()
 		}
+		defer l.store.turn()()
 		defer l.shut()
 		if kind == kindText && l.resync(sk, body, at, pos) {
 			return l.commit(kind, true)
 		}
 		l.begin()
+		return l.readAll(body, contentType, kind)
 	}
+	defer l.store.turn()()
 	defer l.shut()
+	return l.readAll(body, contentType, kind)
+}
+
+// readAll is Parse for what cannot be compared with what was there before.
+func (l *Layout) readAll(body []byte, contentType string, kind kind) (Parsed, error) {
 	positional, err := l.read(body, contentType, kind)
 	if err != nil {
 		return l.refuse(err)

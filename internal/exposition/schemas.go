@@ -23,8 +23,9 @@ type Schemas struct {
 	known     map[frame.SchemaID]*frame.Schema
 	catalogs  map[frame.SchemaID]weak.Pointer[catalog]
 	skeletons map[uint64]weak.Pointer[skeleton]
-	// passes is memory for parses that need more than the lines they know.
+	// passes is memory for parses that need more than the lines they know; turns has one place for each that may run.
 	passes sync.Pool
+	turns  chan struct{}
 }
 
 // NewSchemas makes a store that finds the known schemas again, so that a restart gives the same series the same id.
@@ -38,6 +39,7 @@ func newSchemas(packed bool, known []*frame.Schema) *Schemas {
 	s := &Schemas{
 		packed:    packed,
 		seed:      maphash.MakeSeed(),
+		turns:     make(chan struct{}, runtime.GOMAXPROCS(0)),
 		known:     make(map[frame.SchemaID]*frame.Schema, len(known)),
 		catalogs:  make(map[frame.SchemaID]weak.Pointer[catalog]),
 		skeletons: make(map[uint64]weak.Pointer[skeleton]),
@@ -46,6 +48,14 @@ func newSchemas(packed bool, known []*frame.Schema) *Schemas {
 		s.known[k.Shape()] = k
 	}
 	return s
+}
+
+// turn waits until a parse may begin that needs more than the lines it knows; what it gives ends the turn. Such a parse
+// only computes, and takes some thousand bytes for each series: more of them at once than there are processors would be
+// no faster, and after a start, when all targets are new, take many times the memory.
+func (s *Schemas) turn() (end func()) {
+	s.turns <- struct{}{}
+	return func() { <-s.turns }
 }
 
 // catalog gives the shared schema of this shape.
