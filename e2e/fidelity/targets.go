@@ -23,6 +23,7 @@ type fleet struct {
 	jobs []*job
 	all  map[string]*exporter
 	dir  string
+	part bool // only some of them
 }
 
 func (s *fleet) add(t testing.TB, name, config string, answers func(int) answer) {
