@@ -43,9 +43,9 @@ func (c *Column) checkEarlier(n int) error {
 }
 
 // appendEarlier writes the earlier samples of a column, each against the one after it: those of a row from its own
-// sample backwards. They build on no other frame.
+// sample backwards, and each time against the step before, since most are equally far apart. They build on no other frame.
 func appendEarlier(dst []byte, c *Column, time int64, div *scales) []byte {
-	start, next := len(dst), 0
+	start, next, step := len(dst), 0, int64(0)
 	for all := c.Earlier; len(all) > 0; {
 		n := 1
 		for n < len(all) && all[n].Row == all[0].Row {
@@ -63,9 +63,9 @@ func appendEarlier(dst []byte, c *Column, time int64, div *scales) []byte {
 				x.Timestamp = time
 			}
 			was := toInteger(x.Value, class, div)
-			dst = appendVarint(dst, t-x.Timestamp)
+			dst = appendVarint(dst, t-x.Timestamp-step)
 			dst = appendVarint(dst, m-was)
-			t, m = x.Timestamp, was
+			t, m, step = x.Timestamp, was, t-x.Timestamp
 		}
 		next = row + 1
 		all = all[n:]
@@ -100,7 +100,7 @@ func (p *pending) earlier(b []byte, c *Column) error {
 	if len(b) == 0 {
 		return nil
 	}
-	r, n, next := &reader{b: b}, uint64(len(c.Values)), uint64(0)
+	r, n, next, step := &reader{b: b}, uint64(len(c.Values)), uint64(0), int64(0)
 	for len(r.b) > 0 {
 		gap := r.uvarint()
 		more := r.count("earlier samples", p.lim.Earlier-len(c.Earlier)-1, 2)
@@ -115,7 +115,8 @@ func (p *pending) earlier(b []byte, c *Column) error {
 		t, m := c.stamp(row, p.raw.Time), toInteger(c.Values[row], class, &p.div)
 		c.Earlier = append(c.Earlier, make([]Earlier, more+1)...)
 		for i := from + more; i >= from; i-- {
-			t -= r.varint()
+			step += r.varint()
+			t -= step
 			m -= r.varint()
 			if class != classFloat && !inRange(m) {
 				r.malformed("earlier sample of row %d is %d in class %#x", row, m, class)
