@@ -113,6 +113,9 @@ func (l *Layout) resync(sk *skeleton, body []byte, at, pos int) bool {
 func (l *Layout) matchLine(sk *skeleton, at int, body []byte, pos int) int {
 	p := l.pass
 	ln := &sk.lines[at]
+	if ln.flags&saysFamily != 0 && ln.family == lostFamily {
+		return -1 // it may describe a family that this exposition described before: comments looks
+	}
 	from := pos + int(ln.size)
 	if from > len(body) || maphash.Bytes(l.store.seed, body[pos:from]) != ln.text {
 		return -1

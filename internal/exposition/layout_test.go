@@ -377,3 +377,19 @@ func TestSeriesAreBoundedWhileTheyAreRead(t *testing.T) {
 		}
 	}
 }
+
+// TestDescribedTwice: what an exposition says twice of a family, differently, counts as Prometheus takes it, also where one of
+// the two stands as in the exposition before and described nothing there.
+func TestDescribedTwice(t *testing.T) {
+	for _, bodies := range [][]string{
+		{"# TYPE n histogram\nn{le=\"6\"} 5\nb 7\n", "# TYPE n histogram\nn{le=\"6\"} 5\n# TYPE n gauge\nb 7\n"},
+		{"n{le=\"6\"} 5\n# TYPE n gauge\nb 7\n", "# TYPE n histogram\nn{le=\"6\"} 5\n# TYPE n gauge\nb 7\n"},
+		{"n 5\n# TYPE n gauge\nb 7\nc 1\n", "# TYPE n gauge\nb 7\nn 5\nc 1\n", "n 5\n# TYPE n gauge\nb 7\nc 1\n# TYPE n counter\n", "# TYPE n gauge\nb 7\nn 5\nc 1\n"},
+	} {
+		rules := fuzzRules(0)
+		l, r := NewLayout(rules, NewSchemas()), newReference(rules)
+		for _, body := range bodies {
+			check(t, l, r, []byte(body), textType)
+		}
+	}
+}
