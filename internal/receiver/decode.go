@@ -221,7 +221,13 @@ func (p *Pipeline) abandonSchema(ctx context.Context, l *lane) {
 
 // askHistory reads back the lane of a bundle that lacks a base, twice as far each time it is asked.
 func (p *Pipeline) askHistory(ctx context.Context, l *lane, b *bundle) {
+	share := l.share
 	l.block = block{why: forHistory}
+	if share == nil || share.reading >= replaysOfOne {
+		return // at a later tick
+	}
+	l.block.asking = true
+	share.reading++
 	l.readBack = max(readBack, 2*l.readBack)
 	r := stream.Range{Subject: b.message.Subject, From: b.message.Stored.Add(-l.readBack), To: b.message.Sequence - 1}
 	far := b.message.Stored.Sub(r.From) > p.Keep
@@ -229,6 +235,7 @@ func (p *Pipeline) askHistory(ctx context.Context, l *lane, b *bundle) {
 	go func() {
 		d, whole, err := p.replay(ctx, l.key, b.source, r, room)
 		p.answers.post(func() {
+			share.reading--
 			l.block = block{}
 			if err == nil {
 				l.decoder = d

@@ -326,7 +326,11 @@ func (p *Pipeline) tickLane(ctx context.Context, l *lane) {
 		if l.block.age >= p.Limits.VersionAge || len(l.queue) >= p.Limits.VersionBundles {
 			p.dropUnknown(ctx, l)
 		}
-	case notBlocked, forHistory:
+	case forHistory:
+		if !l.block.asking && len(l.queue) > 0 {
+			p.askHistory(ctx, l, l.queue[0])
+		}
+	case notBlocked:
 	}
 	if len(l.held) == 0 && len(l.queue) == 0 && p.now.Sub(l.touched) > laneIdle {
 		p.quota.close(l)

@@ -15,8 +15,10 @@ const (
 	// limitedFor is for how long after a lane lost states to the limit a missing base is put down to that: a keyframe
 	// comes at least so often.
 	limitedFor = 10 * time.Minute
-	// replaysAtOnce bounds how many lanes are read back at a time: each has a decoder besides the lane's.
+	// replaysAtOnce bounds how many lanes are read back at a time: each has a decoder besides the lane's. replaysOfOne bounds
+	// those of one publisher.
 	replaysAtOnce = 4
+	replaysOfOne  = 2
 	// schemasAtOnce bounds how many schemas of one publisher registries are asked for at a time.
 	schemasAtOnce = 4
 )
@@ -41,6 +43,7 @@ type share struct {
 	bytes     int64
 	lanes     int
 	asking    int // schemas that registries are asked for now
+	reading   int // lanes that are read back now
 }
 
 func newQuota(l *Limits) quota {

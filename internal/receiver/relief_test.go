@@ -183,3 +183,48 @@ func TestSchemasOnDiskAreBounded(t *testing.T) {
 		t.Error("the newest is not on disk")
 	}
 }
+
+// A publisher whose lanes have to be read back over and over leaves room for reading back those of others.
+func TestReadingBackIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		slow := make(chan struct{})
+		w.slow = map[string]chan struct{}{"evil": slow}
+		good, evil := newSite(w, "good", frame.EncoderOptions{}), newSite(w, "evil", frame.EncoderOptions{})
+		lacking := func(s *site, lane string) []byte { // a frame without the ones that it builds on
+			e := frame.NewEncoder(s.epoch, &frame.Target{ID: 1, Labels: labels.FromStrings("instance", lane), Interval: 15 * time.Second}, frame.EncoderOptions{})
+			var frames []byte
+			for i := range 3 {
+				var err error
+				if frames, err = e.AppendScrape(nil, time.Now().UnixMilli()+int64(i), frame.Report{}, s.schema, &frame.Column{Values: []float64{1, 2}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return frame.AppendBundle(nil, frame.Header{Publisher: s.name, Lane: lane, Epoch: s.epoch, Seq: 3}, frames)
+		}
+		w.start()
+		for i := range 8 {
+			w.send("evil", lacking(evil, fmt.Sprint("lane", i)))
+		}
+		w.send("good", lacking(good, "live"))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		reads := map[string]int{}
+		w.mu.Lock()
+		for _, r := range w.reads {
+			reads[r.Subject]++
+		}
+		w.mu.Unlock()
+		if reads["evil"] != replaysOfOne || reads["good"] == 0 {
+			t.Errorf("read back: %v", reads)
+		}
+		w.wantMetric(1, "dropped_frames_total", "publisher", "good", "reason", "base_not_found")
+		close(slow)
+		time.Sleep(10 * time.Second)
+		w.wantMetric(8, "dropped_frames_total", "publisher", "evil", "reason", "base_not_found")
+		w.stop()
+		if n := w.unacked(); n != 0 {
+			t.Errorf("%d messages are not acknowledged", n)
+		}
+	})
+}

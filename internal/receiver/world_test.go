@@ -45,6 +45,7 @@ type world struct {
 	registry error // what the registry answers instead of schemas
 	asked    int
 	reads    []stream.Range
+	slow     map[string]chan struct{} // reading a subject in it waits
 
 	floor  stream.Floor
 	feed   chan stream.Event
@@ -128,7 +129,11 @@ func (w *world) Read(_ context.Context, r stream.Range, handle func(stream.Messa
 	w.mu.Lock()
 	messages := append([]stream.Message(nil), w.messages...)
 	w.reads = append(w.reads, r)
+	slow := w.slow[r.Subject]
 	w.mu.Unlock()
+	if slow != nil {
+		<-slow
+	}
 	for _, m := range messages {
 		if m.Stored.Before(r.From) || m.Sequence > r.To || (r.Subject != "" && m.Subject != r.Subject) || m.Sequence < w.floor.First {
 			continue

@@ -77,12 +77,16 @@ func TestNothingChangesByItself(t *testing.T) {
 					}
 				}
 			}
-			changed = ""
-			r := httptest.NewRequest("POST", path, nil)
-			r.Header.Set("Origin", "https://elsewhere.example")
-			h.ServeHTTP(httptest.NewRecorder(), r)
-			if changed != "" {
-				t.Errorf("enabled %v: a page of another site may POST %s", enabled, path)
+			for header, value := range map[string]string{"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site", "sec-fetch-site": "same-site"} {
+				for _, method := range []string{"POST", "PUT"} {
+					changed = ""
+					r := httptest.NewRequest(method, path, nil)
+					r.Header.Set(header, value)
+					h.ServeHTTP(httptest.NewRecorder(), r)
+					if changed != "" {
+						t.Errorf("enabled %v: a page of another site may %s %s (%s: %s)", enabled, method, path, header, value)
+					}
+				}
 			}
 		}
 	}
