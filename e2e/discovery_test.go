@@ -96,7 +96,8 @@ scrape_configs:
 - {job_name: stays, static_configs: [{targets: ['%s'], labels: {instance: stays}}]}
 - {job_name: renamed, static_configs: [{targets: ['%s'], labels: {instance: OLD}}]}
 `, stays.Host(), renamed.Host())
-	config := standaloneYAML(t, "edge", "1s", "")
+	central := harness.StartPrometheus(t, ports.Next(t), "global: {scrape_interval: 1m}\n", "--web.enable-remote-write-receiver")
+	config := standaloneYAML(t, "edge", "1s", fmt.Sprintf("gateway: {}\nremote_write: [{url: '%s/api/v1/write'}]\n", central.URL))
 	p := startStandalone(t, config+jobs)
 	stays.WaitShown(t, 60*time.Second, p, harness.Labels{"job": "stays"}, 1)
 	renamed.WaitShown(t, 60*time.Second, p, harness.Labels{"job": "renamed", "instance": "OLD"}, 0)
@@ -104,6 +105,24 @@ scrape_configs:
 	renamed.WaitShown(t, 60*time.Second, p, harness.Labels{"job": "renamed", "instance": "NEW"}, 0)
 	gone(t, p, harness.Labels{"job": "renamed", "instance": "OLD"})
 	stays.WaitShown(t, 30*time.Second, p, harness.Labels{"job": "stays"}, stays.Numbers()+1)
+	stored := func(job, instance string) []harness.RawSample {
+		t.Helper()
+		got, err := central.OneRaw(harness.Labels{"__name__": harness.NumberMetric, "job": job, "instance": instance})
+		if err != nil {
+			t.Fatal(err)
+		}
+		numbers(t, job+" "+instance, got)
+		return got
+	}
+	if got := stored("stays", "stays"); len(got) < 5 || got[len(got)-1].Stale {
+		t.Errorf("the target that stayed has %d samples", len(got))
+	}
+	if got := stored("renamed", "OLD"); !got[len(got)-1].Stale {
+		t.Error("what was labelled anew is not stale under its old labels")
+	}
+	if got := stored("renamed", "NEW"); got[len(got)-1].Stale {
+		t.Error("what was labelled anew is stale")
+	}
 	served := stays.Served()
 	for i := 1; i < len(served); i++ {
 		if gap := served[i].Asked.Sub(served[i-1].Asked); gap > 1900*time.Millisecond {

@@ -97,12 +97,14 @@ func startSite(t *testing.T) (*site, *harness.Prometheus) {
 	harness.Start(t, "node_exporter", harness.Server(t, "node_exporter"), "--web.listen-address="+node,
 		"--collector.disable-defaults", "--collector.cpu", "--collector.meminfo", "--collector.loadavg", "--collector.stat", "--collector.uname", "--collector.os", "--collector.vmstat", "--collector.filesystem")
 	harness.WaitReady(t, 30*time.Second, "http://"+node+"/metrics")
+	natsExporter := s.startNATSExporter(t)
 	port := ports.Next(t)
 	const files = "tls_config: {ca_file: ca.pem, cert_file: cert.pem, key_file: key.pem}"
 	s.config = fmt.Sprintf(`
 global: {scrape_interval: 1s, scrape_timeout: 900ms}
 scrape_configs:
 - {job_name: node, static_configs: [{targets: ['%s']}]}
+- {job_name: nats, static_configs: [{targets: ['%s']}]}
 - {job_name: prometheus, static_configs: [{targets: ['127.0.0.1:%d']}]}
 - {job_name: tls, scheme: https, %s, static_configs: [{targets: ['%s']}]}
 - {job_name: basic, basic_auth: {username: scraper, password_file: password}, static_configs: [{targets: ['%s']}]}
@@ -110,7 +112,7 @@ scrape_configs:
 - {job_name: proxy, scheme: https, %s, proxy_url: '%s', static_configs: [{targets: ['%s']}]}
 - {job_name: native, scrape_native_histograms: true, always_scrape_classic_histograms: true, static_configs: [{targets: ['%s']}]}
 - {job_name: openmetrics, scrape_protocols: [OpenMetricsText1.0.0], static_configs: [{targets: ['%s']}]}
-`, node, port, files, secure.Listener.Addr(), basic.Listener.Addr(), bearer.Listener.Addr(), files, proxy.URL("user", "hunter3"), s.proxied,
+`, node, natsExporter, port, files, secure.Listener.Addr(), basic.Listener.Addr(), bearer.Listener.Addr(), files, proxy.URL("user", "hunter3"), s.proxied,
 		plain.Listener.Addr(), plain.Listener.Addr())
 	file := filepath.Join(s.dir, "prometheus.yml")
 	text := s.config + fmt.Sprintf("- {job_name: fed, honor_timestamps: true, static_configs: [{targets: ['%s'], labels: {instance: fed, site: dc1}}]}\n", s.fed.Host())
@@ -118,6 +120,32 @@ scrape_configs:
 		t.Fatal(err)
 	}
 	return s, harness.StartPrometheusFile(t, port, file, "--enable-feature=exemplar-storage")
+}
+
+// startNATSExporter runs the exporter of NATS' own command line, which asks a nats-server at each scrape, and returns its
+// address.
+func (s *site) startNATSExporter(t *testing.T) string {
+	t.Helper()
+	server, port := startNATS(t, ""), ports.Next(t)
+	file, context := filepath.Join(s.dir, "checks.yaml"), filepath.Join(s.dir, "context.json")
+	for name, text := range map[string]string{
+		file:    "context: " + context + "\nchecks: [{name: jetstream, kind: jetstream, properties: {}}, {name: connection, kind: connection, properties: {}}]\n",
+		context: fmt.Sprintf(`{"url": %q}`, server.URL),
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	harness.Start(t, "nats_exporter", harness.Server(t, "nats"), "server", "check", "exporter", "--config", file, "--port", fmt.Sprint(port))
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	harness.Wait(t, 30*time.Second, "the exporter reaches the server", func() error {
+		page, err := harness.Scrape("http://" + address + "/metrics")
+		if err == nil && page.Count(harness.Labels{"status": "OK"}) < 2 {
+			err = fmt.Errorf("%d checks are OK", page.Count(harness.Labels{"status": "OK"}))
+		}
+		return err
+	})
+	return address
 }
 
 func lockedBy(h http.Handler, good func(*http.Request) bool) http.Handler {
@@ -175,8 +203,8 @@ remote_write: [{url: '%s/api/v1/write', send_exemplars: true, send_native_histog
 `, central.URL)), "--prometheus.config", file).Ready(t)
 
 	const frozen = `{job="%s", __name__!~"scrape_duration_seconds|app_native_seconds"}`
-	for job, least := range map[string]int{"tls": 20, "basic": 20, "bearer": 20, "proxy": 20, "native": 20, "openmetrics": 20, "node": 150, "prometheus": 500} {
-		expr, live := fmt.Sprintf(frozen, job), job == "node" || job == "prometheus"
+	for job, least := range map[string]int{"tls": 20, "basic": 20, "bearer": 20, "proxy": 20, "native": 20, "openmetrics": 20, "node": 150, "nats": 10, "prometheus": 500} {
+		expr, live := fmt.Sprintf(frozen, job), slices.Contains([]string{"node", "nats", "prometheus"}, job)
 		harness.Wait(t, 90*time.Second, job+" is at the centre as Prometheus has it", func() error {
 			got, err := shownBy(central, expr)
 			if err != nil {

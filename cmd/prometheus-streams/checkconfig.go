@@ -49,12 +49,18 @@ func (f *checkConfig) run(c *cli) int {
 		roles = []config.Role{config.Role(f.role)}
 	}
 	for _, role := range roles {
+		before := r.nProblem
 		cfg, warnings, err := whole.ForRole(role)
 		r.warn(warnings)
 		r.problems(err)
 		r.problems(whole.Files(role))
 		r.problems(offline(whole, role))
-		if err == nil {
+		if err == nil && role.Polls() {
+			more, err := cfg.DiscoveryFiles()
+			r.warn(more)
+			r.problems(err)
+		}
+		if r.nProblem == before {
 			r.good(role, cfg)
 		}
 		if f.show && role == roles[len(roles)-1] {
@@ -128,19 +134,28 @@ func (r *report) good(role config.Role, c *config.Config) {
 		configs, static := c.ScrapeTargets()
 		found := ""
 		if configs > 0 {
-			found = fmt.Sprintf(", %d scrape configs with %d static targets", configs, static)
+			found = fmt.Sprintf(", %s with %s", counted(configs, "scrape config"), counted(static, "static target"))
 		}
-		_, _ = fmt.Fprintf(r.w, "good for a poller: %d targets in %d jobs%s, published on %s\n", targets, len(c.Jobs), found, subject)
+		_, _ = fmt.Fprintf(r.w, "good for a poller: %s in %s%s, published on %s\n",
+			counted(targets, "target"), counted(len(c.Jobs), "job"), found, subject)
 	case config.ReceiverRole:
 		first := &c.ReceiverStreams[0]
 		subject := first.Filter()
 		if first.ClusterID != "" {
 			subject = first.Topic
 		}
-		_, _ = fmt.Fprintf(r.w, "good for a receiver: %d streams, the first on %s\n", len(c.ReceiverStreams), subject)
+		_, _ = fmt.Fprintf(r.w, "good for a receiver: %s, the first on %s\n", counted(len(c.ReceiverStreams), "stream"), subject)
 	default:
 		_, _ = fmt.Fprintf(r.w, "good for %s\n", role)
 	}
+}
+
+// counted is a number of things in words.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func (r *report) exit() int {

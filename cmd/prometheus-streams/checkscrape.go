@@ -169,6 +169,9 @@ func (f *checkScrape) measure(t *target.Target) (*measured, error) {
 		m.down = s.LastError()
 		return m, nil
 	}
+	if first.Report.Scraped == 0 {
+		m.lint = append(m.lint, "the target gave no samples")
+	}
 	m.series, m.families = len(first.Schema.Series), len(first.Schema.Families)
 	m.schema = len(first.Schema.Marshal())
 	// An encoder begins with a keyframe, and another at once by chance: after the second the frames are as they will be.

@@ -178,7 +178,7 @@ func (o *lookout) doubts() (out []string) {
 func (o *lookout) print(c *cli) {
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(c.stdout, format+"\n", args...) }
 	for _, p := range o.pools {
-		line("%s: %d targets, %d dropped", p.Name, len(p.Active), p.DroppedCount)
+		line("%s: %s, %d dropped", p.Name, counted(len(p.Active), "target"), p.DroppedCount)
 		for _, t := range byURL(p.Active) {
 			interval, timeout := t.Spelled()
 			line("  %s  every %s, at most %s  %s", t.RedactedURL(), interval, timeout, t.Labels)

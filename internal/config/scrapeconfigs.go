@@ -66,16 +66,17 @@ func (v *ScrapeConfigs) decode(d *decoder, path string, n *yaml.Node) {
 	known := scrapeKeys()
 	d.foreignBlocks(path, n, reflect.TypeFor[ScrapeConfig](), func(at string, rest *yaml.Node, own reflect.Value) {
 		name := own.Interface().(ScrapeConfig).JobName
-		if line, twice := seen[name]; twice {
+		line, twice := seen[name]
+		if twice {
 			d.errorAt(rest.Line, "%s: the job_name %s is on line %d already", at, quote(name), line)
-			return
+		} else {
+			seen[name] = rest.Line
 		}
-		seen[name] = rest.Line
 		if !d.legalName(at, rest.Line, "job", name) {
 			return
 		}
 		c := ScrapeConfig{JobName: name, File: d.file, Line: rest.Line, Prometheus: rest, path: at}
-		if c.decodeBlock(d, known) {
+		if c.decodeBlock(d, known) && !twice {
 			*v = append(*v, c)
 		}
 	})
@@ -87,19 +88,20 @@ func (v *ScrapeConfig) decodeBlock(d *decoder, known []string) bool {
 	if !ok {
 		return false
 	}
-	good := true
-	for i := 0; i+1 < len(plain.Content); i += 2 {
-		if key := plain.Content[i]; !slices.Contains(known, key.Value) {
+	all := plain.Content
+	plain.Content = nil
+	for i := 0; i+1 < len(all); i += 2 {
+		if key := all[i]; slices.Contains(known, key.Value) {
+			plain.Content = append(plain.Content, key, all[i+1])
+		} else {
 			d.errorAt(key.Line, "%s", unknownScrapeKey(v.path, key.Value, known))
-			good = false
 		}
-	}
-	if !good {
-		return false
 	}
 	block, err := readBlock(plain, nil)
 	if err != nil {
 		v.blame(d, plain, err, nil)
+	}
+	if err != nil || len(plain.Content) < len(all) {
 		return false
 	}
 	block.SetDirectory(d.dir)

@@ -265,3 +265,33 @@ func TestJobNamesAreUnique(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestDiscoveryFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"good.json": `[{"targets": ["a:1"], "labels": {"b": "c"}}]`, "good.yml": "- targets: [a]\n", "bad.json": `[{"targets": `, "null.json": "[null]",
+		"keys.yml": "- {targets: [a], lables: {}}\n",
+		"c.yaml":   "scrape_configs:\n- job_name: a\n  file_sd_configs: [{files: ['*.json', '*.yml', none.yml, 'x*.json']}]\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, _, err := Load(filepath.Join(dir, "c.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	warnings, err := c.DiscoveryFiles()
+	if len(warnings) != 2 || !strings.Contains(warnings[0].Text, "there is no file") || !strings.Contains(warnings[1].Text, "x*.json") {
+		t.Errorf("warnings %v", warnings)
+	}
+	var list *Errors
+	if !errors.As(err, &list) || len(list.List) != 3 {
+		t.Fatalf("errors %v", err)
+	}
+	for _, bad := range []string{"bad.json", "null.json", "keys.yml"} {
+		if !strings.Contains(err.Error(), filepath.Join(dir, bad)+": ") || !strings.Contains(err.Error(), "c.yaml:2: scrape_configs[0].file_sd_configs: ") {
+			t.Errorf("%s is not in %v", bad, err)
+		}
+	}
+}

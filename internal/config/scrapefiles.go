@@ -1,6 +1,8 @@
 package config
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/prometheus/common/model"
 	promconfig "github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/discovery/targetgroup"
 	yamlv2 "go.yaml.in/yaml/v2"
 	"go.yaml.in/yaml/v3"
 )
@@ -232,6 +235,61 @@ func (c *Config) scrapeFilesMissing(e *Errors) {
 			}
 		}
 	}
+}
+
+// DiscoveryFiles looks at the files of file_sd_configs as they are now: one that cannot be read is an error, as it is
+// ignored when it is looked at, and a pattern without files a warning, since they may come later.
+func (c *Config) DiscoveryFiles() ([]Warning, error) {
+	var e Errors
+	var warnings []Warning
+	for _, list := range []ScrapeConfigs{c.ScrapeConfigs, c.scrapeFiles, c.prometheus} {
+		for i := range list {
+			s := &list[i]
+			for _, pattern := range s.discoveryFiles() {
+				names, err := filepath.Glob(pattern)
+				if err == nil && len(names) == 0 {
+					warnings = append(warnings, Warning{File: s.File, Line: s.Line, Text: s.path + ".file_sd_configs: there is no file " + quote(pattern)})
+				}
+				for _, name := range names {
+					if err := readTargets(name); err != nil {
+						e.add(s.File, s.Line, s.path+".file_sd_configs: "+name+": "+err.Error())
+					}
+				}
+			}
+		}
+	}
+	return warnings, e.or()
+}
+
+// discoveryFiles are the patterns of file_sd_configs. Its type is not in every build.
+func (v *ScrapeConfig) discoveryFiles() (out []string) {
+	for _, c := range v.Block.ServiceDiscoveryConfigs {
+		if c.Name() != "file" {
+			continue
+		}
+		if files, ok := reflect.Indirect(reflect.ValueOf(c)).FieldByName("Files").Interface().([]string); ok {
+			out = append(out, files...)
+		}
+	}
+	return out
+}
+
+// readTargets reads a file of target groups as file discovery does.
+func readTargets(name string) error {
+	data, err := readBounded(name)
+	if err != nil {
+		return err
+	}
+	var groups []*targetgroup.Group
+	if strings.EqualFold(filepath.Ext(name), ".json") {
+		err = json.Unmarshal(data, &groups)
+	} else {
+		err = unmarshalStrict(data, &groups)
+	}
+	if err == nil && slices.Contains(groups, nil) {
+		err = errors.New("a group of targets is null")
+	}
+	return err
 }
 
 // ScrapeTargets counts the scrape configs and the targets that they name themselves, without discovery.
