@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// writeGrowth prints how the cost at both ends grows with the load: CPU per sample beside that of the smallest load, and
+// writeGrowth prints how the cost at both ends grows with the load: CPU per sample beside the least of the smaller loads, and
 // the memory that each further series took.
 func writeGrowth(w io.Writer, results []*Result) error {
 	results = slices.Clone(results)
 	slices.SortStableFunc(results, func(a, b *Result) int { return a.Load.N*a.Load.M - b.Load.N*b.Load.M })
 	out := bufio.NewWriter(w)
-	fmt.Fprintln(out, "CPU in seconds per million samples, also as a multiple of that under the smallest load; memory is peak RSS in MiB, and in bytes for each series more than under the smallest load.")
+	fmt.Fprintln(out, "CPU in seconds per million samples, also as a multiple of the least under a smaller load; memory is peak RSS in MiB, and in bytes for each series more than under the smallest load.")
 	fmt.Fprintln(out)
 	fmt.Fprintln(out, "| load | series | edge CPU | × | central CPU | × | floor CPU | edge MiB | B/series | central MiB | B/series | wire up B | lost % |")
 	fmt.Fprintln(out, "|"+strings.Repeat(" --- |", 13))
-	for _, r := range results {
+	for i, r := range results {
 		first := results[0]
 		cells := []string{r.Load.String(), fmt.Sprint(r.Load.N * r.Load.M)}
 		for _, role := range []string{Edge, Central} {
-			cells = append(cells, fmt.Sprintf("%.2f", r.Roles[role].CPU), fmt.Sprintf("%.2f", multiple(r.Roles[role].CPU, first.Roles[role].CPU)))
+			cells = append(cells, fmt.Sprintf("%.2f", r.Roles[role].CPU), fmt.Sprintf("%.2f", multiple(r.Roles[role].CPU, leastCPU(results[:max(i, 1)], role))))
 		}
 		cells = append(cells, fmt.Sprintf("%.2f", r.Floor))
 		for _, role := range []string{Edge, Central} {
@@ -32,6 +32,15 @@ func writeGrowth(w io.Writer, results []*Result) error {
 		fmt.Fprintln(out, "| "+strings.Join(cells, " | ")+" |")
 	}
 	return out.Flush()
+}
+
+// leastCPU is the least that a role needed: what it costs at rest is most of the smallest load's figure, and would hide growth.
+func leastCPU(results []*Result, role string) float64 {
+	least := results[0].Roles[role].CPU
+	for _, r := range results {
+		least = min(least, r.Roles[role].CPU)
+	}
+	return least
 }
 
 func multiple(x, of float64) float64 {
