@@ -241,7 +241,7 @@ func holdsUp(err error) bool {
 	}
 	var large *stream.TooLargeError
 	if errors.As(err, &large) {
-		return large.Narrow()
+		return large.Limit > 0 && large.Narrow() // it waits until the server takes more, and those behind it with it
 	}
 	return !errors.Is(err, stream.ErrRefused)
 }
