@@ -276,7 +276,7 @@ func flood(t *testing.T, s *tape, j *Joiner, prefix string, messages, parts, siz
 // being acknowledged stays less than a consumer may have on its way.
 func TestPartsOfAHostilePublisher(t *testing.T) {
 	for name, c := range map[string]struct{ messages, parts, size int }{
-		"many small": {3000, 2, 2}, "many parts": {500, maxParts, maxParts}, "large": {500, 2, maxWhole}, "the largest": {500, maxParts, maxWhole},
+		"many small": {1600, 2, 2}, "many parts": {50, maxParts, maxParts}, "large": {50, 2, maxWhole}, "the largest": {50, maxParts, maxWhole},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s tape
