@@ -137,9 +137,9 @@ func TestHostileTargets(t *testing.T) {
 			limit = ", scrape_timeout: 2s"
 		}
 		if name != "drip" {
-			limit += ", scrape_timeout: 15s"
+			limit += ", scrape_timeout: 28s"
 		}
-		fmt.Fprintf(&jobs, "- {job_name: %s, scrape_interval: 20s, metrics_path: /%s, static_configs: [{targets: ['%s']}]%s}\n",
+		fmt.Fprintf(&jobs, "- {job_name: %s, scrape_interval: 30s, metrics_path: /%s, static_configs: [{targets: ['%s']}]%s}\n",
 			name, name, server.Listener.Addr(), limit)
 	}
 	p := startStandalone(t, standaloneYAML(t, "edge", "1s", fmt.Sprintf(`
@@ -149,7 +149,7 @@ scrape_configs:
 %s`, good.Host(), jobs.String())))
 	want := harness.Labels{"job": "good", "instance": "good"}
 	good.WaitShown(t, 60*time.Second, p, want, 0)
-	harness.Wait(t, 90*time.Second, "all hostile targets are down", func() error {
+	harness.Wait(t, 120*time.Second, "all hostile targets are down", func() error {
 		var all struct {
 			ActiveTargets []struct{ ScrapePool, Health, LastError string }
 		}
@@ -174,7 +174,7 @@ scrape_configs:
 		return nil
 	})
 	before := good.Numbers()
-	time.Sleep(21 * time.Second) // all of them once more
+	time.Sleep(31 * time.Second) // all of them once more
 	good.WaitShown(t, 10*time.Second, p, want, before+5)
 	served := good.Served()
 	for i := 1; i < len(served); i++ {
