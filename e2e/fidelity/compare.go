@@ -290,7 +290,7 @@ func (c *comparison) reason(series string, s slot, direct, fed string) string {
 		return "no marker for a series that is in a body before the place at which the scrape fails"
 	case added && s.kind == scraped && c.fresh[n] && leading(fed) > leading(direct) && c.isSeries(n, leading(fed)):
 		return "scrape_series_added of the first scrape after a restart of the poller"
-	case c.direct.tracked && refusedSeries.MatchString(series) && (onlyDirect || onlyFed) && s.kind == scraped,
+	case c.direct.tracked && refusedSeries.MatchString(series) && (direct == none || fed == none),
 		c.direct.tracked && added && s.kind == scraped && math.Abs(leading(fed)-leading(direct)) <= refusedMost:
 		return "a sample that Prometheus' storage refuses for its time, with track_timestamps_staleness"
 	case c.jobRemoved && s.kind == ended && onlyFed:

@@ -85,10 +85,11 @@ func (r *report) metadata(x *site) {
 		}
 		compared++
 		want := none
-		for _, suffix := range []string{"", "_total", "_bucket", "_sum", "_count", "_info"} {
+		for _, suffix := range []string{"", "_total", "_bucket", "_sum", "_count", "_gsum", "_gcount", "_info"} {
 			base, ok := strings.CutSuffix(name, suffix)
 			said := all[who][base]
-			if ok && said != "" && (suffix == "" || suffix == "_bucket" || !strings.HasPrefix(said, `type "gaugehistogram"`)) {
+			gauge := strings.HasPrefix(said, `type "gaugehistogram"`)
+			if ok && said != "" && (suffix == "" || suffix == "_bucket" || gauge == strings.HasPrefix(suffix, "_g")) {
 				want = said
 				break
 			}
