@@ -12,7 +12,7 @@ func (p *parse) earlier() {
 	if in == nil {
 		return
 	}
-	rows, next := p.frame.Rows, uint64(0)
+	rows, next, step := p.frame.Rows, uint64(0), int64(0)
 	for len(in.b) > 0 {
 		gap := in.uvarint()
 		must(gap < uint64(len(rows)) && next+gap < uint64(len(rows)), "earlier samples %d rows behind row %d", gap, next)
@@ -28,7 +28,8 @@ func (p *parse) earlier() {
 		m, _ := integerOf(class, row.Value)
 		row.Earlier = make([]Earlier, count)
 		for i := count - 1; i >= 0; i-- {
-			at -= in.varint()
+			step += in.varint()
+			at -= step
 			m -= in.varint()
 			must(class == classFloat || m >= -(1<<53) && m < 1<<53, "integer %d", m)
 			row.Earlier[i] = Earlier{Value: valueOf(class, m), Timestamp: at}
