@@ -39,6 +39,8 @@ type comparison struct {
 	unlike map[int]bool
 	// fresh are the first scrapes after a restart of the poller, up to one that succeeds and has series.
 	fresh map[int]bool
+	// changed are the scrapes of which one is the first at another interval, for the one or the other.
+	changed map[int]bool
 	// lost are scrapes that a restart cost.
 	lost map[int]bool
 	// jobRemoved: its whole job was.
@@ -58,7 +60,7 @@ type disturbed struct {
 // compare lists the differences of a target; asked is what the poller asked it for.
 func (w *world) compare(direct, fed *group, asked []request, answers func(int) answer, by disturbed) *comparison {
 	c := &comparison{w: w, direct: direct, fed: fed, answers: answers, seen: map[int]map[string]bool{}, unlike: map[int]bool{}, fresh: map[int]bool{},
-		lost: map[int]bool{}, expected: map[string]int{}}
+		changed: map[int]bool{}, lost: map[int]bool{}, expected: map[string]int{}}
 	c.bounds()
 	c.losses(asked, by.restarted)
 	c.after(asked, by)
@@ -156,11 +158,15 @@ func (c *comparison) after(asked []request, by disturbed) {
 	for _, r := range asked {
 		at[r.number] = r.at
 	}
-	restarted := by.restarted
-	if c.direct.target == "slower" { // which is asked by another scraper from then on
-		restarted = append(restarted[:len(restarted):len(restarted)], by.reloaded)
+	if c.direct.target == "slower" {
+		for _, n := range c.fed.numbers {
+			if at[n].After(by.reloaded) {
+				c.changed[n-1], c.changed[n], c.changed[n+1] = true, true, true
+				break
+			}
+		}
 	}
-	for _, r := range restarted {
+	for _, r := range by.restarted {
 		for _, n := range c.fed.numbers {
 			if at[n].After(r) {
 				if c.fresh[n] = true; !c.fed.downAt[n] && c.added(n) > 0 {
@@ -290,6 +296,10 @@ func (c *comparison) reason(series string, s slot, direct, fed string) string {
 		return "no marker for a series that is in a body before the place at which the scrape fails"
 	case added && s.kind == scraped && c.fresh[n] && leading(fed) > leading(direct) && c.isSeries(n, leading(fed)):
 		return "scrape_series_added of the first scrape after a restart of the poller"
+	case s.kind == scraped && c.changed[n] && added && (c.isSeries(n, leading(direct)) || c.isSeries(n, leading(fed))):
+		return "scrape_series_added of the first scrape at another interval, which comes a scrape earlier for one of the two"
+	case s.kind == scraped && c.changed[n] && onlyFed:
+		return "no marker for a series that vanishes in the first scrape at another interval"
 	case c.direct.tracked && refusedSeries.MatchString(series) && (direct == none || fed == none),
 		c.direct.tracked && added && s.kind == scraped && math.Abs(leading(fed)-leading(direct)) <= refusedMost:
 		return "a sample that Prometheus' storage refuses for its time, with track_timestamps_staleness"
@@ -387,6 +397,20 @@ func (c *comparison) compareExemplars() {
 	}
 }
 
+// delayed leaves out the exemplars without a time of their own that a lost scrape was the first to show: they come with the next one.
+func (c *comparison) delayed(direct, fed []string) []string {
+	return slices.DeleteFunc(slices.Clone(fed), func(e string) bool {
+		var s slot
+		rest := ""
+		fmt.Sscan(e, &s.kind, &s.n)
+		if _, rest, _ = strings.Cut(e, " "); s.kind != scraped || !c.lost[int(s.n)-1] {
+			return false
+		}
+		_, rest, _ = strings.Cut(rest, " ")
+		return slices.Contains(direct, fmt.Sprintf("%d %d %s", scraped, s.n-1, rest))
+	})
+}
+
 func (c *comparison) oneExemplars(series string, direct, fed []string) {
 	keep := func(all []string) []string {
 		return slices.DeleteFunc(slices.Clone(all), func(e string) bool {
@@ -396,6 +420,7 @@ func (c *comparison) oneExemplars(series string, direct, fed []string) {
 			return s.kind == scraped && (n < c.first || n > c.last) || c.unlike[n] || c.lost[n]
 		})
 	}
+	fed = c.delayed(direct, fed)
 	direct, fed = keep(direct), keep(fed)
 	c.samples += len(direct)
 	if slices.Equal(direct, fed) {
