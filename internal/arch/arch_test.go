@@ -40,9 +40,11 @@ var doors = map[string][]string{
 	"internal/tlsconf/tlstest": {},
 
 	"internal/exposition": {"internal/frame"},
-	"internal/scrape":     {"internal/exposition", "internal/frame", "internal/target"},
+	"internal/scrape":     {"internal/exposition", "internal/frame", "internal/scrape/inflate", "internal/target"},
 	"internal/poller":     {"internal/exposition", "internal/frame", "internal/scrape", "internal/target"},
 	"internal/forward":    {"internal/spool", "internal/stream"},
+
+	"internal/scrape/inflate": {},
 
 	"internal/stream/access":     {"internal/stream"},
 	"internal/stream/embedded":   {"internal/stream"},

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/choria-io/prometheus-streams/internal/scrape/inflate"
 )
 
 // BodySizeError says that an exposition is larger than allowed.
@@ -43,10 +45,14 @@ type Buffers struct {
 	freed       chan struct{}
 }
 
-// buffer is the memory of one scrape that runs. Its gzip reader reads from compressed; both are nil until the first
-// compressed body.
+// buffer is the memory of one scrape that runs.
 type buffer struct {
-	bytes      []byte
+	bytes []byte
+	// whole is the compressed body, or the beginning of one that is too large to be read first; inflater decompresses it, up to
+	// limit. Of the large ones compressed reads the rest, for gzip. All are nil until the first such body.
+	whole      []byte
+	inflater   *inflate.Inflater
+	limit      int64
 	compressed *bufio.Reader
 	gzip       *gzip.Reader
 
@@ -61,9 +67,6 @@ const (
 	largestKept = 16 << 20
 	// readyKept and readyLargest bound what stays for good.
 	readyKept, readyLargest = 4, 1 << 20
-	// compressedAtOnce is how much of a compressed body is read at a time: fewer calls into the kernel than with the
-	// buffers of net/http.
-	compressedAtOnce = 32 << 10
 )
 
 func (b *Buffers) get() *buffer {
@@ -90,31 +93,11 @@ func (b *Buffers) put(x *buffer) {
 	if cap(x.bytes) > largestKept {
 		return
 	}
-	if len(b.ready) < readyKept && cap(x.bytes) <= readyLargest {
+	if len(b.ready) < readyKept && cap(x.bytes) <= readyLargest && cap(x.whole) <= smallWhole {
 		b.ready = append(b.ready, x)
 		return
 	}
 	b.pool.Put(x)
-}
-
-// gunzip gives what decompresses a body.
-func (b *buffer) gunzip(body io.Reader) (io.Reader, error) {
-	if b.compressed == nil {
-		b.compressed = bufio.NewReaderSize(body, compressedAtOnce)
-	} else {
-		b.compressed.Reset(body)
-	}
-	var err error
-	if b.gzip == nil {
-		b.gzip, err = gzip.NewReader(b.compressed)
-	} else {
-		err = b.gzip.Reset(b.compressed)
-	}
-	if err != nil {
-		b.gzip = nil
-		return nil, fmt.Errorf("read the gzip body: %w", err)
-	}
-	return b.gzip, nil
 }
 
 // read fills the buffer from r. It holds at most one byte more than limit, and leaves room for one more: what reads
@@ -161,18 +144,18 @@ func (s *Scraper) fetch(ctx context.Context, b *buffer) (contentType string, err
 	if resp.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("server returned HTTP status %s", resp.Status)
 	}
-	var r io.Reader = resp.Body
 	switch e := strings.ToLower(resp.Header.Get("Content-Encoding")); e {
 	case "", "identity":
-	case "gzip":
-		if r, err = b.gunzip(resp.Body); err != nil {
-			return "", err
+		if err = b.read(resp.Body, s.limit); err != nil {
+			err = fmt.Errorf("read the body: %w", err)
 		}
+	case "gzip":
+		err = b.unpack(resp.Body, s.limit)
 	default:
-		return "", fmt.Errorf("server returned a body with Content-Encoding %.50q, which was not asked for", e)
+		err = fmt.Errorf("server returned a body with Content-Encoding %.50q, which was not asked for", e)
 	}
-	if err := b.read(r, s.limit); err != nil {
-		return "", fmt.Errorf("read the body: %w", err)
+	if err != nil {
+		return "", err
 	}
 	return resp.Header.Get("Content-Type"), nil
 }

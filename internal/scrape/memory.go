@@ -29,8 +29,8 @@ type share struct {
 	evicted    *BodyMemoryError
 }
 
-// NewBuffers makes buffers that take so many bytes together at most while they are in use, besides 1 MiB for each; 0 or
-// less is no bound.
+// NewBuffers makes buffers that take so many bytes together at most while they are in use, besides 1 MiB for each and 256 KiB
+// for what it was compressed to; 0 or less is no bound.
 //
 // Who gives way is decided by size, so that a target that sends without end harms none that is smaller: if there is no
 // room for a body to grow, the largest of those being read fails. The largest itself waits for room, until its scrape's
@@ -43,11 +43,14 @@ func NewBuffers(limit int64) *Buffers {
 func (b *Buffers) begin(x *buffer) *buffer {
 	x.bytes = x.bytes[:0]
 	b.numbers++
-	x.share = share{held: int64(cap(x.bytes)), number: b.numbers}
+	x.share = share{held: x.size(), number: b.numbers}
 	b.held += x.share.held
 	x.owner = b
 	return x
 }
+
+// size is what a buffer takes, but for what decompresses.
+func (x *buffer) size() int64 { return int64(cap(x.bytes) + cap(x.whole)) }
 
 // watch says how the scrape that uses a buffer is ended, by others and by itself.
 func (x *buffer) watch(done <-chan struct{}, abort func()) {
@@ -96,30 +99,34 @@ func (x *buffer) whyEvicted() error {
 	return nil
 }
 
-// grow makes the buffer larger, but not larger than a body of limit bytes needs. While it is copied both are there.
+// grow makes the buffer larger, but not larger than a body of limit bytes needs.
 func (x *buffer) grow(limit int64) error {
-	size := min(2*int64(cap(x.bytes)), limit+2)
+	return x.enlarge(&x.bytes, min(2*int64(cap(x.bytes)), limit+2), smallBody)
+}
+
+// enlarge gives a part of the buffer so much room; up to small it does not ask. While it is copied both are there.
+func (x *buffer) enlarge(part *[]byte, size, small int64) error {
 	if x.owner != nil {
-		if err := x.owner.claim(x, size); err != nil {
+		if err := x.owner.claim(x, size, small); err != nil {
 			return err
 		}
 	}
-	old := x.bytes
-	x.bytes = make([]byte, len(old), size)
-	copy(x.bytes, old)
+	old := *part
+	*part = make([]byte, len(old), size)
+	copy(*part, old)
 	if x.owner != nil {
 		x.owner.settle(x)
 	}
 	return nil
 }
 
-// claim waits until there are so many bytes more for a buffer.
-func (b *Buffers) claim(x *buffer, more int64) error {
+// claim waits until there are so many bytes more for a buffer, if that is more than small.
+func (b *Buffers) claim(x *buffer, more, small int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := &x.share
 	s.want = s.held + more
-	if b.limit > 0 && more > smallBody {
+	if b.limit > 0 && more > small {
 		if b.large == nil {
 			b.large = map[*buffer]struct{}{}
 		}
@@ -223,7 +230,7 @@ func (b *Buffers) refusal(x *buffer) *BodyMemoryError {
 func (b *Buffers) settle(x *buffer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	freed := x.share.held - int64(cap(x.bytes))
+	freed := x.share.held - x.size()
 	x.share.held -= freed
 	x.share.want = x.share.held
 	b.held -= freed
