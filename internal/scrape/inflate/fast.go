@@ -44,8 +44,8 @@ func (z *Inflater) fast(t *tables) (done bool, err error) {
 				continue
 			}
 			if e&isSpecial != 0 {
-				done, bad = e&isEnd != 0, e&isEnd == 0
-				h = h.drop(e)
+				done, h = true, h.drop(e)
+				bad = e&isEnd == 0
 				break
 			}
 		}
@@ -58,14 +58,16 @@ func (z *Inflater) fast(t *tables) (done bool, err error) {
 				h = h.drop(e)
 				e = t.distances[h.second(e)]
 			}
-			if bad = e&isSpecial != 0; bad {
+			if e&isSpecial != 0 {
+				bad = true
 				break
 			}
 		}
 		distance := h.value(e)
 		h = h.drop(e).refill(in)
 		e = t.literals[h.bits&literalMask]
-		if bad = distance > end-window; bad {
+		if distance > end-window {
+			bad = true
 			break
 		}
 		from, stop := end-distance, end+length
@@ -86,7 +88,7 @@ func (z *Inflater) fast(t *tables) (done bool, err error) {
 		end = stop
 	}
 	if z.held, z.end = h, end; bad {
-		return false, z.corrupt()
+		return true, z.corrupt()
 	}
 	return done, nil
 }
