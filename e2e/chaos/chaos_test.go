@@ -292,11 +292,18 @@ func (s *site) account(all []*harness.Target, faults int, diskFails bool) {
 }
 
 // underway tells whether a scrape that was not delivered can have been lost with a poller that was killed: it was asked for
-// shortly before, or a little longer on a machine that stood still, if the poller brought nothing of the target after it.
+// shortly before, or a little longer on a machine that stood still, if the poller brought nothing of the target after it. The
+// target itself may have got to a request only after its poller was killed: then it is the last over its connection.
 func (s *site) underway(served []harness.Served, delivered harness.Numbers, number int) bool {
-	asked := served[number-1].Asked
+	asked, last := served[number-1].Asked, true
+	for _, later := range served[number:] {
+		last = last && later.From != served[number-1].From
+	}
 	return slices.ContainsFunc(s.excused, func(p pause) bool {
 		if asked.After(p.from.Add(-inFlight)) && asked.Before(p.to) {
+			return true
+		}
+		if last && asked.After(p.from) && asked.Before(p.to.Add(stoodStill)) {
 			return true
 		}
 		return asked.After(p.from.Add(-stoodStill)) && asked.Before(p.from) && !slices.ContainsFunc(delivered, func(later int) bool {

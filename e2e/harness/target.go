@@ -57,6 +57,8 @@ type Target struct {
 type Served struct {
 	Number int
 	Asked  time.Time
+	// From is who asked: the address and the port of a connection.
+	From string
 	// Page is what was answered.
 	Page string
 }
@@ -162,7 +164,7 @@ func (g *Target) Slow(delay time.Duration) {
 	g.set(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(delay):
-			g.page(w)
+			g.page(w, r)
 		case <-r.Context().Done():
 		case <-g.hung:
 		}
@@ -200,17 +202,17 @@ func (g *Target) handle(w http.ResponseWriter, r *http.Request) {
 		answer(w, r)
 		return
 	}
-	g.page(w)
+	g.page(w, r)
 }
 
 // page answers with the next numbered page.
-func (g *Target) page(w http.ResponseWriter) {
+func (g *Target) page(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	io.WriteString(w, g.next())
+	io.WriteString(w, g.next(r.RemoteAddr))
 }
 
-// next makes the next numbered page.
-func (g *Target) next() string {
+// next makes the next numbered page, for who asks.
+func (g *Target) next(from string) string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	number := len(g.served) + 1
@@ -220,7 +222,7 @@ func (g *Target) next() string {
 	for i := range g.Series {
 		fmt.Fprintf(&b, "%s{series=\"%d\"} %v\n", ValueMetric, i, Value(g.ID, number, i))
 	}
-	g.served = append(g.served, Served{Number: number, Asked: time.Now(), Page: b.String()})
+	g.served = append(g.served, Served{Number: number, Asked: time.Now(), From: from, Page: b.String()})
 	return b.String()
 }
 
