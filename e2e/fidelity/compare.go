@@ -39,7 +39,7 @@ type comparison struct {
 	unlike map[int]bool
 	// fresh are the first scrapes after a restart of the poller, up to one that succeeds and has series.
 	fresh map[int]bool
-	// changed are the scrapes of which one is the first at another interval, for the one or the other.
+	// changed are the scrapes that are the first at another interval, for the one or the other.
 	changed map[int]bool
 	// lost are scrapes that a restart cost.
 	lost map[int]bool
@@ -161,7 +161,7 @@ func (c *comparison) after(asked []request, by disturbed) {
 	if c.direct.target == "slower" {
 		for _, n := range c.fed.numbers {
 			if at[n].After(by.reloaded) {
-				c.changed[n-1], c.changed[n], c.changed[n+1] = true, true, true
+				c.change(n)
 				break
 			}
 		}
@@ -169,7 +169,7 @@ func (c *comparison) after(asked []request, by disturbed) {
 	for _, r := range by.restarted {
 		for _, n := range c.fed.numbers {
 			if at[n].After(r) {
-				if c.fresh[n] = true; !c.fed.downAt[n] && c.added(n) > 0 {
+				if c.fresh[n] = true; !c.fed.downAt[n] && c.fed.added(n) > 0 {
 					break
 				}
 			}
@@ -177,9 +177,20 @@ func (c *comparison) after(asked []request, by disturbed) {
 	}
 }
 
-// added is what the fed one has as scrape_series_added of a scrape.
-func (c *comparison) added(n int) float64 {
-	for series, values := range c.fed.series {
+// change finds the first scrapes at another interval, of which one is about scrape n: all series are new then.
+func (c *comparison) change(n int) {
+	for at := n - 3; at <= n+1; at++ {
+		for _, g := range []*group{c.direct, c.fed} {
+			if added := g.added(at); added > 0 && c.isSeries(at, added) {
+				c.changed[at] = true
+			}
+		}
+	}
+}
+
+// added is scrape_series_added of a scrape; 0 if there is none.
+func (g *group) added(n int) float64 {
+	for series, values := range g.series {
 		if strings.HasPrefix(series, `__name__="scrape_series_added"`) {
 			return leading(values[slot{scraped, int64(n)}])
 		}

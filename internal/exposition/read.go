@@ -12,6 +12,19 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
+// ends tells whether the parser comes to the end of an exposition. Asked for a start timestamp it looks ahead, and there it never
+// comes out of an exemplar that is malformed, which it otherwise refuses (Prometheus 3.15, OpenMetricsParser.parseComment).
+func (l *Layout) ends(body []byte, contentType string) error {
+	parser, err := l.newParser(body, contentType)
+	for err == nil {
+		_, err = parser.Next()
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
 // read takes a whole exposition through Prometheus' parser. It tells whether the lines read can be compared with the
 // next exposition by position.
 func (l *Layout) read(body []byte, contentType string, kind kind) (positional bool, err error) {
@@ -36,6 +49,11 @@ func (l *Layout) read(body []byte, contentType string, kind kind) (positional bo
 	parser, err := l.newParser(body, contentType)
 	if err != nil {
 		return false, err
+	}
+	if l.rules.StartTimestamps && kind != kindText && kind != kindProtobuf {
+		if err := l.ends(body, contentType); err != nil {
+			return false, err
+		}
 	}
 	if kind != kindText {
 		l.extra = &extra{parser: parser, starts: kind == kindProtobuf || l.rules.StartTimestamps}

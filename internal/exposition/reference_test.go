@@ -83,6 +83,16 @@ func (r *reference) parse(body []byte, contentType string) (res refResult) {
 		res.err = err
 		return res
 	}
+	if r.rules.StartTimestamps && !strings.HasPrefix(contentType, protobufType) {
+		// Prometheus would not come to an end; see Layout.ends.
+		l := Layout{rules: r.rules}
+		if l.kindOf(contentType) != kindText {
+			if err := l.ends(append([]byte(nil), body...), contentType); err != nil {
+				res.err = err
+				return res
+			}
+		}
+	}
 	s := refScrape{reference: r, res: &res, parser: p, latest: r.rules.Now().Add(maxAhead).UnixMilli()}
 	for {
 		e, err := p.Next()
