@@ -179,13 +179,23 @@ func (c *comparison) after(asked []request, by disturbed) {
 
 // change finds the first scrapes at another interval, of which one is about scrape n: all series are new then.
 func (c *comparison) change(n int) {
-	for at := n - 3; at <= n+1; at++ {
+	for at := n - 3; at <= n+3; at++ {
 		for _, g := range []*group{c.direct, c.fed} {
-			if added := g.added(at); added > 0 && c.isSeries(at, added) {
+			if g.added(at) > c.samplesOf(at)/2 {
 				c.changed[at] = true
 			}
 		}
 	}
+}
+
+// markedAtChange tells whether the fed one marked a series in the first scrape at another interval.
+func (c *comparison) markedAtChange(series string) bool {
+	for n := range c.changed {
+		if strings.HasPrefix(c.fed.series[series][slot{scraped, int64(n)}], stale) {
+			return true
+		}
+	}
+	return false
 }
 
 // added is scrape_series_added of a scrape; 0 if there is none.
@@ -307,10 +317,10 @@ func (c *comparison) reason(series string, s slot, direct, fed string) string {
 		return "no marker for a series that is in a body before the place at which the scrape fails"
 	case added && s.kind == scraped && c.fresh[n] && leading(fed) > leading(direct) && c.isSeries(n, leading(fed)):
 		return "scrape_series_added of the first scrape after a restart of the poller"
-	case s.kind == scraped && c.changed[n] && added && (c.isSeries(n, leading(direct)) || c.isSeries(n, leading(fed))):
+	case s.kind == scraped && c.changed[n] && added:
 		return "scrape_series_added of the first scrape at another interval, which comes a scrape earlier for one of the two"
-	case s.kind == scraped && c.changed[n] && onlyFed:
-		return "no marker for a series that vanishes in the first scrape at another interval"
+	case s.kind == scraped && c.changed[n] && onlyFed, s.kind == timed && onlyDirect && c.markedAtChange(series):
+		return "a marker later, or none, for a series that vanishes in the first scrape at another interval"
 	case c.direct.tracked && refusedSeries.MatchString(series) && (direct == none || fed == none),
 		c.direct.tracked && added && s.kind == scraped && math.Abs(leading(fed)-leading(direct)) <= refusedMost:
 		return "a sample that Prometheus' storage refuses for its time, with track_timestamps_staleness"
