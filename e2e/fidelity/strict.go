@@ -14,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
 )
 
@@ -27,7 +28,7 @@ type strict struct {
 	said map[string]string
 	// newest is the time of each series' last sample.
 	newest map[string]int64
-	// starts is the start timestamp of each series' last sample.
+	// starts is the start timestamp of each series' last sample; stale markers have none.
 	starts  map[string]int64
 	samples int
 }
@@ -117,13 +118,18 @@ func (s *strict) take(ts *writev2.TimeSeries, symbols []string) {
 		s.fault("%s has samples and histograms", name)
 	}
 	times := make([]int64, 0, 1)
+	start := func(v float64, at int64) {
+		if !value.IsStaleNaN(v) {
+			s.starts[name] = at
+		}
+	}
 	for _, x := range ts.Samples {
 		times = append(times, x.Timestamp)
-		s.starts[name] = x.StartTimestamp
+		start(x.Value, x.StartTimestamp)
 	}
 	for _, x := range ts.Histograms {
 		times = append(times, x.Timestamp)
-		s.starts[name] = x.StartTimestamp
+		start(x.Sum, x.StartTimestamp)
 	}
 	for _, at := range times {
 		// Times of its own may be in any order: Prometheus' own writer does not send those that are not in order.
