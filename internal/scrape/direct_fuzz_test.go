@@ -25,9 +25,7 @@ func FuzzDirect(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\nContent-Length: 1\n\nx"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n1\r\nx\r\n0\r\nX: y\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		if len(answer) > 1<<16 {
-			t.Skip()
-		}
+		answer = answer[:min(len(answer), 1<<16)] // what is longer has nothing new to say, and takes long
 		dial := func(context.Context, string, string) (net.Conn, error) {
 			here, there := net.Pipe()
 			go func() {
