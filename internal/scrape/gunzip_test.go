@@ -105,23 +105,7 @@ func TestUnpackIsShared(t *testing.T) {
 		}
 		return err
 	}
-	for range 3 {
-		if err := read(whole); err != nil {
-			t.Fatal(err)
-		}
-		for name, bad := range map[string][]byte{"cut short": whole[:len(whole)/2], "no gzip": body, "nothing": nil} {
-			if read(bad) == nil {
-				t.Errorf("%s: no error", name)
-			}
-		}
-	}
-	if n := testing.AllocsPerRun(50, func() {
-		if err := read(whole); err != nil {
-			t.Fatal(err)
-		}
-	}); n > 0 {
-		t.Errorf("%v allocations for each body", n)
-	}
+	checkReuse(t, body, whole, 0, read)
 	if pool.held != 0 {
 		t.Errorf("%d bytes are held by nobody", pool.held)
 	}
