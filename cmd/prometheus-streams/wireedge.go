@@ -130,12 +130,16 @@ func (s *bundleSpool) Append(b poller.Bundle) error {
 	}
 	var missing []spool.Schema
 	for _, schema := range b.Schemas {
-		id := schema.ID.String()
-		r.Schemas = append(r.Schemas, id)
-		if !s.spool.Has(id) {
-			missing = append(missing, spool.Schema{
-				ID: id, Subject: s.subjects.Schema(s.publisher, schema.ID), Message: schema.Marshal(),
-			})
+		r.Schemas = append(r.Schemas, schema.ID.String())
+		if s.spool.Has(schema.ID.String()) {
+			continue
+		}
+		for m := schema.Stored(); m != nil; m = m.Parent {
+			given := spool.Schema{ID: m.ID.String(), Subject: s.subjects.Schema(s.publisher, m.ID), Message: m.Message}
+			if m.Parent != nil {
+				given.Parent = m.Parent.ID.String()
+			}
+			missing = append(missing, given)
 		}
 	}
 	err := s.spool.Append(r, missing...)

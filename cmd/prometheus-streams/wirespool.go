@@ -110,17 +110,21 @@ func (h *house) leftovers(w waiting) (known []*frame.Schema, before *frame.Prede
 		return nil, nil
 	}
 	limits := frame.DefaultLimits()
+	messages := map[frame.SchemaID][]byte{}
+	unusable := func(id string, err error) {
+		h.env.Logger.Warn("a schema in the spool cannot be used again", "schema", id, "error", err)
+	}
 	for _, s := range disk.Schemas() {
 		id, err := frame.ParseSchemaID(s.ID)
-		if err == nil {
-			var schema *frame.Schema
-			if schema, err = frame.UnmarshalSchema(id, s.Message, limits); err == nil {
-				known = append(known, schema.Pack(s.Message))
-			}
-		}
 		if err != nil {
-			h.env.Logger.Warn("a schema in the spool cannot be used again", "schema", s.ID, "error", err)
+			unusable(s.ID, err)
+			continue
 		}
+		messages[id] = s.Message
+	}
+	known, bad := frame.UnmarshalStored(messages, limits)
+	for id, err := range bad {
+		unusable(id.String(), err)
 	}
 	if last := disk.Previous(); last != nil {
 		before = predecessor(last.Message, limits)

@@ -124,7 +124,7 @@ func (l *Layout) remake(missed []uint8) (*catalog, error) {
 		return nil, err
 	}
 	l.replace(order, place, used, missed)
-	return l.store.catalog(schema), nil
+	return l.store.catalog(schema, l.catalog), nil
 }
 
 // attribute gives the family of each series: that which was described last before its line, if the name fits.

@@ -189,7 +189,7 @@ func (l *Layout) parseBlank() (Parsed, error) {
 		if err != nil {
 			return Parsed{}, err
 		}
-		l.catalog = l.store.catalog(s)
+		l.catalog = l.store.catalog(s, nil)
 	}
 	n := l.catalog.schema.Len()
 	l.grow(n)

@@ -58,25 +58,40 @@ func (s *Schemas) turn() (end func()) {
 	return func() { <-s.turns }
 }
 
-// catalog gives the shared schema of this shape.
-func (s *Schemas) catalog(made *frame.Schema) *catalog {
+// catalog gives the shared schema of this shape. last is what the target had before, or nil.
+func (s *Schemas) catalog(made *frame.Schema, last *catalog) *catalog {
 	shape := made.Shape()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.catalogs[shape].Value(); c != nil {
+	c := s.catalogs[shape].Value()
+	known := s.known[shape]
+	s.mu.Unlock()
+	if c != nil {
 		return c
 	}
-	c := newCatalog(made)
-	if k := s.known[shape]; k != nil {
-		c.schema = k
-		delete(s.known, shape)
+	c = newCatalog(made)
+	switch {
+	case known != nil && s.packed:
+		c.schema = known.Pack(nil)
+	case known != nil:
+		c.schema = known.Open()
+	case s.packed && last != nil:
+		c.schema = made.PackAfter(last.schema)
+	case s.packed:
+		c.schema = made.Pack(nil)
 	}
-	if s.packed {
-		c.schema = c.schema.Pack(nil)
-	} else {
-		c.schema = c.schema.Open()
-	}
+	return s.share(c)
+}
+
+// share keeps a catalog unless another of its shape came first, and gives the one kept.
+func (s *Schemas) share(c *catalog) *catalog {
+	shape := c.schema.Shape()
 	p := weak.Make(c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first := s.catalogs[shape].Value(); first != nil {
+		return first
+	}
+	delete(s.known, shape)
 	s.catalogs[shape] = p
 	runtime.AddCleanup(c, func(shape frame.SchemaID) {
 		s.mu.Lock()

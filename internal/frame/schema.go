@@ -58,13 +58,19 @@ func NewSchema(families []Family, series []Series, lim Limits) (*Schema, error) 
 		return nil, fmt.Errorf("schema: %w", err)
 	}
 	div := newScales()
-	s.classes = make([]uint8, len(series))
-	for i := range series {
-		s.classes[i] = classOf(series[i].Base, &div)
-	}
+	s.classes = classesOf(series, &div)
 	s.predict()
 	s.seal()
 	return s, nil
+}
+
+// classesOf gives the classes of base values.
+func classesOf(series []Series, div *scales) []uint8 {
+	classes := make([]uint8, len(series))
+	for i := range series {
+		classes[i] = classOf(series[i].Base, div)
+	}
+	return classes
 }
 
 // seal computes the ids from all the rest.

@@ -63,9 +63,13 @@ func (s *Schema) appendShape(dst []byte) []byte {
 
 // appendBases writes the classes of all bases, then their integers.
 func (s *Schema) appendBases(dst []byte) []byte {
-	dst = append(dst, s.classes...)
 	div := newScales()
-	for i, c := range s.classes {
+	classes := s.classes
+	if classes == nil { // only what is stored of it was read
+		classes = classesOf(s.Series, &div)
+	}
+	dst = append(dst, classes...)
+	for i, c := range classes {
 		dst = appendBase(dst, s.Series[i].Base, c, &div)
 	}
 	return dst

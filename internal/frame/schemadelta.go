@@ -240,6 +240,15 @@ func (s *Schema) appendDelta(dst []byte, parent *Schema) []byte {
 
 // parseDelta is the other side of appendDelta.
 func parseDelta(content []byte, parent *Schema, lim Limits) (*Schema, error) {
+	t, err := parseChange(content, parent, lim)
+	if err != nil {
+		return nil, fmt.Errorf("change of %s: %w", parent.ID, err)
+	}
+	return NewSchema(t.Families, t.Series, lim)
+}
+
+// parseChange is parseDelta without a look at whether it fits together.
+func parseChange(content []byte, parent *Schema, lim Limits) (*Text, error) {
 	r := &reader{b: content}
 	s := &Schema{Text: &Text{}}
 	moved := s.parseFamilies(r, parent, lim)
@@ -248,9 +257,9 @@ func parseDelta(content []byte, parent *Schema, lim Limits) (*Schema, error) {
 		r.malformed("%d bytes too many", len(r.b))
 	}
 	if r.err != nil {
-		return nil, fmt.Errorf("change of %s: %w", parent.ID, r.err)
+		return nil, r.err
 	}
-	return NewSchema(s.Families, s.Series, lim)
+	return s.Text, nil
 }
 
 // parseFamilies gives where each of the parent's families went, or -1.

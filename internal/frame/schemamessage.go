@@ -22,13 +22,12 @@ const (
 	zstdWindow = 8 << 20
 )
 
-// Marshal gives the schema's message in full form, which can be read alone. That of a packed schema is shared: it must
-// not be changed.
+// Marshal gives the schema's message in full form, which can be read alone. It may be shared: it must not be changed.
 func (s *Schema) Marshal() []byte {
-	if s.packed != nil {
-		return s.packed.message
+	if p := s.packed; p != nil && p.Parent == nil {
+		return p.Message
 	}
-	return marshal(0, nil, s.content(), nil)
+	return marshal(0, nil, s.Open().content(), nil)
 }
 
 // MarshalDelta gives the schema's message as a change of parent: small if the two have most series in common, but

@@ -1,73 +1,44 @@
 package frame
 
-import (
-	"fmt"
-	"math"
-	"sync"
-	"weak"
-)
-
 // packed is what a packed schema has in place of its text.
 type packed struct {
-	message []byte
-	bases   []float64
-
-	mu   sync.Mutex
-	open weak.Pointer[Schema]
+	*Stored
+	bases []float64
 }
 
 // Pack gives the schema without its text, which takes some hundred bytes per series and is wanted only when series
-// change: what encoders need each time is at hand, and Open reads the rest from the schema's message. message is that in
-// full form, if it is there already, or nil; it is kept. A packed schema is equal to the one that it was made of in all
-// but Text, and as immutable and shared.
-func (s *Schema) Pack(message []byte) *Schema {
+// change: what encoders need each time is at hand, and Open reads the rest from the schema's message. That is m, if it is
+// there already; with nil it is made, in full form. A packed schema is equal to the one that it was made of in all but
+// Text, and as immutable and shared.
+func (s *Schema) Pack(m *Stored) *Schema {
 	if s.packed != nil {
 		return s
 	}
-	if message == nil {
-		message = s.Marshal()
+	if m == nil {
+		m = s.Stored()
 	}
-	p := &packed{message: message, bases: make([]float64, len(s.Series))}
+	m.hold(s.Text)
+	p := &packed{Stored: m, bases: make([]float64, len(s.Series))}
 	for i := range s.Series {
 		p.bases[i] = s.Series[i].Base
 	}
-	p.open = weak.Make(s)
 	return &Schema{ID: s.ID, shape: s.shape, bytes: s.bytes, classes: s.classes, pred: s.pred, packed: p}
 }
 
-// Open gives the schema with its text. All who open one at the same time share it, and it is gone when the last of them
-// lets it go.
-func (s *Schema) Open() *Schema {
-	p := s.packed
-	if p == nil {
-		return s
+// PackAfter is Pack for the schema of a target whose series changed: last, which is packed or nil, was the one before.
+// Where that is much smaller, the message is a change of last, or of a schema that last is a change of.
+func (s *Schema) PackAfter(last *Schema) *Schema {
+	if s.packed != nil || last == nil || last.packed == nil {
+		return s.Pack(nil)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if open := p.open.Value(); open != nil {
-		return open
-	}
-	text, err := p.text()
-	if err != nil {
-		panic(fmt.Sprintf("frame: schema %s cannot be read from the message that was made of it: %v", s.ID, err))
-	}
-	open := &Schema{ID: s.ID, Text: text, shape: s.shape, bytes: s.bytes, classes: s.classes, pred: s.pred}
-	p.open = weak.Make(open)
-	return open
+	return s.Pack(s.changeOf(last.packed.Stored))
 }
 
-// text reads the message. Limits were kept when the schema was made.
-func (p *packed) text() (*Text, error) {
-	lim := Limits{
-		MessageBytes: math.MaxInt, SchemaBytes: math.MaxInt, Series: math.MaxInt32, Families: math.MaxInt32, Labels: math.MaxInt32,
+// Open gives the schema with its text. All who open one at the same time share that, and it is gone when the last of them
+// lets it go.
+func (s *Schema) Open() *Schema {
+	if s.packed == nil {
+		return s
 	}
-	m, err := parseSchemaMessage(p.message, lim)
-	if err != nil {
-		return nil, err
-	}
-	content, err := m.content(nil, lim)
-	if err != nil {
-		return nil, err
-	}
-	return parseText(content, lim)
+	return &Schema{ID: s.ID, Text: s.packed.text(), shape: s.shape, bytes: s.bytes, classes: s.classes, pred: s.pred}
 }

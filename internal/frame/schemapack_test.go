@@ -33,17 +33,17 @@ func changing(t testing.TB) []*Schema {
 
 func TestPackedSchemaOpens(t *testing.T) {
 	for _, s := range append(changing(t), mustSchema(t, nil, nil)) {
-		for what, message := range map[string][]byte{"": nil, ", message given": s.Marshal()} {
+		for what, message := range map[string]*Stored{"": nil, ", message given": s.Stored()} {
 			p := s.Pack(message)
 			if p.Text != nil || p.ID != s.ID || p.Shape() != s.Shape() || p.Len() != len(s.Series) || p.Bytes() != s.Bytes() || p.Pack(nil) != p {
 				t.Fatalf("packed %+v of %+v%s", p, s, what)
 			}
-			if p.Open() != s || !bytes.Equal(p.Marshal(), s.Marshal()) {
+			if p.Open().Text != s.Text || !bytes.Equal(p.Marshal(), s.Marshal()) {
 				t.Errorf("what is open is not shared, or its message is another%s", what)
 			}
 			runtime.KeepAlive(s)
 			// Now nobody has it open.
-			p.packed.open = weak.Pointer[Schema]{}
+			p.packed.open = weak.Pointer[Text]{}
 			open := p.Open()
 			sameSchema(t, open, s)
 			for i := range s.Series {
@@ -51,7 +51,7 @@ func TestPackedSchemaOpens(t *testing.T) {
 					t.Errorf("series %d is not coded as before%s", i, what)
 				}
 			}
-			if again := p.Open(); again != open || open.Open() != open {
+			if again := p.Open(); again.Text != open.Text || open.Open() != open {
 				t.Errorf("opened twice: %p and %p%s", open, again, what)
 			}
 			if got, err := UnmarshalSchema(s.ID, open.Marshal(), DefaultLimits()); err != nil || got.ID != s.ID {
@@ -81,7 +81,7 @@ func TestPackedSchemasEncodeTheSame(t *testing.T) {
 	for round, s := range changing(t) {
 		p := s.Pack(nil)
 		for range 3 {
-			p.packed.open = weak.Pointer[Schema]{}
+			p.packed.open = weak.Pointer[Text]{}
 			c := &Column{Values: make([]float64, s.Len())}
 			for i := range c.Values {
 				c.Values[i] = float64(i * int(now%97))

@@ -19,14 +19,15 @@ func (d *Disk) Append(r Record, schemas ...Schema) error {
 	}
 	e := stamped{Entry: Entry{Record: r, Position: d.last + 1, Appended: time.Now()}, clock: d.clock()}
 	size := r.size()
+	lookUp := offered(d.schemas.parent, schemas)
 	for _, id := range r.Schemas {
-		if !d.schemas.has(id) && !slices.ContainsFunc(schemas, func(s Schema) bool { return s.ID == id }) {
+		if !whole(id, lookUp) {
 			return fmt.Errorf("append to the spool: record on %q: %w: %s", r.Subject, ErrNoSchema, id)
 		}
 	}
-	for _, s := range schemas {
-		if slices.Contains(r.Schemas, s.ID) && !d.schemas.has(s.ID) {
-			size += s.size()
+	for i := range schemas {
+		if !d.schemas.has(schemas[i].ID) {
+			size += schemas[i].size()
 		}
 	}
 	if size > d.opts.MaxBytes {

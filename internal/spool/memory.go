@@ -41,7 +41,7 @@ type Memory struct {
 	voice voice
 }
 
-// held is a schema with the number of records that name it.
+// held is a schema with the number of records and of schemas that need it.
 type held struct {
 	Schema
 	refs int
@@ -93,14 +93,14 @@ func (m *Memory) Append(r Record, schemas ...Schema) error {
 // cost says what a record takes if it is the only one, and what it adds to what is there.
 func (m *Memory) cost(r Record, schemas []Schema) (alone, added int64, err error) {
 	alone, added = r.size(), r.size()
-	for _, id := range r.Schemas {
+	lookUp := offered(m.parent, schemas)
+	for _, id := range family(r.Schemas, lookUp) {
+		if !whole(id, lookUp) {
+			return 0, 0, fmt.Errorf("append to the spool: record on %q: %w: %s", r.Subject, ErrNoSchema, id)
+		}
 		s := m.schemas[id]
 		if s == nil {
-			i := slices.IndexFunc(schemas, func(s Schema) bool { return s.ID == id })
-			if i < 0 {
-				return 0, 0, fmt.Errorf("append to the spool: record on %q: %w: %s", r.Subject, ErrNoSchema, id)
-			}
-			s = &held{Schema: schemas[i]}
+			s = &held{Schema: schemas[slices.IndexFunc(schemas, func(s Schema) bool { return s.ID == id })]}
 		}
 		if _, live := m.live[id]; live {
 			continue
@@ -113,14 +113,17 @@ func (m *Memory) cost(r Record, schemas []Schema) (alone, added int64, err error
 	return alone, added, nil
 }
 
+// parent is for family.
+func (m *Memory) parent(id string) (string, bool) {
+	if s := m.schemas[id]; s != nil {
+		return s.Parent, true
+	}
+	return "", false
+}
+
 // take appends a record that has been checked.
 func (m *Memory) take(r Record, schemas []Schema) {
-	for _, s := range schemas {
-		_, live := m.live[s.ID]
-		if m.schemas[s.ID] == nil && (live || slices.Contains(r.Schemas, s.ID)) {
-			m.schemas[s.ID] = &held{Schema: s}
-		}
-	}
+	m.hold(r.Schemas, schemas)
 	for _, id := range r.Schemas {
 		m.refer(m.schemas[id], 1)
 	}
@@ -130,7 +133,31 @@ func (m *Memory) take(r Record, schemas []Schema) {
 	m.metrics.appended.Inc()
 }
 
-// refer counts the records that name a schema, and forgets it when neither they nor the poller need it.
+// hold takes those of the schemas that are missing and named, or in use.
+func (m *Memory) hold(named []string, schemas []Schema) {
+	if len(schemas) == 0 {
+		return
+	}
+	wanted := slices.Clone(named)
+	for _, s := range schemas {
+		if _, live := m.live[s.ID]; live {
+			wanted = append(wanted, s.ID)
+		}
+	}
+	lookUp := offered(m.parent, schemas)
+	for _, id := range family(wanted, lookUp) {
+		if m.schemas[id] != nil || !whole(id, lookUp) {
+			continue
+		}
+		s := &held{Schema: schemas[slices.IndexFunc(schemas, func(s Schema) bool { return s.ID == id })]}
+		m.schemas[id] = s
+		if s.Parent != "" {
+			m.refer(m.schemas[s.Parent], 1)
+		}
+	}
+}
+
+// refer counts the records and schemas that name a schema, and forgets it when neither they nor the poller need it.
 func (m *Memory) refer(s *held, n int) {
 	_, live := m.live[s.ID]
 	if !live && s.refs == 0 {
@@ -141,7 +168,15 @@ func (m *Memory) refer(s *held, n int) {
 		return
 	}
 	m.bytes -= s.size()
+	m.forget(s)
+}
+
+// forget lets go of a schema, and of its parent if nothing else needs that.
+func (m *Memory) forget(s *held) {
 	delete(m.schemas, s.ID)
+	if s.Parent != "" {
+		m.refer(m.schemas[s.Parent], -1)
+	}
 }
 
 // drop gives up the oldest record.
@@ -206,7 +241,11 @@ func (m *Memory) read(after Position, max int) ([]Entry, <-chan struct{}, error)
 			from += int(after - first + 1)
 		}
 		to := min(from+max, len(m.entries))
-		return slices.Clone(m.entries[from:to]), nil, nil
+		entries := slices.Clone(m.entries[from:to])
+		for i := range entries {
+			entries[i].Schemas = family(entries[i].Schemas, m.parent)
+		}
+		return entries, nil, nil
 	}
 	if m.closed {
 		return nil, nil, ErrClosed
@@ -276,12 +315,13 @@ func (m *Memory) SetLive(ids []string) {
 		if s.refs > 0 {
 			m.bytes += s.size()
 		} else {
-			delete(m.schemas, id)
+			m.forget(s)
 		}
 	}
 }
 
-// Live returns the ids of the schemas that the poller uses and the spool holds, in order.
+// Live returns the ids of the schemas that the poller uses and the spool holds, and of their parents, each before the
+// schema that needs it.
 func (m *Memory) Live() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -292,7 +332,7 @@ func (m *Memory) Live() []string {
 		}
 	}
 	slices.Sort(ids)
-	return ids
+	return family(ids, m.parent)
 }
 
 // Held says how much the spool holds: what is lost if the process ends now.

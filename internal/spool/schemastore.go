@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +17,7 @@ import (
 // schemaStore keeps schemas in files named by their ids:
 //
 //	"PSS1" · crc32c of the rest, 4 bytes little endian · length of the subject, uvarint · subject · message
+//	"PSS2" · the same · length of the subject, uvarint · subject · length of the parent's id, uvarint · id · message
 //
 // It is guarded by its Disk's lock.
 type schemaStore struct {
@@ -29,16 +32,27 @@ type schemaStore struct {
 }
 
 type storedSchema struct {
+	parent string
 	size   int64
 	inFile bool
 	schema *Schema // while it is in no file
 	idle   time.Time
 }
 
-const schemaMagic = "PSS1"
+// What a schema's file begins with: one without a parent, one with.
+const (
+	schemaMagic = "PSS1"
+	childMagic  = "PSS2"
+)
 
-// keepIdle is how long a schema is kept that nothing needs: its target may come back, also after a restart.
-const keepIdle = time.Hour
+const (
+	// keepIdle is how long a schema is kept that nothing needs: its target may come back, also after a restart.
+	keepIdle = time.Hour
+	// keepIdleMost is how many of them may be there after a while, besides as many as are in use: targets whose series change
+	// all the time leave one behind each time.
+	keepIdleMost   = 250
+	keepIdleAWhile = 5 * time.Minute
+)
 
 func openSchemas(dir string) (*schemaStore, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -56,7 +70,7 @@ func openSchemas(dir string) (*schemaStore, error) {
 			continue
 		}
 		if info, err := f.Info(); err == nil {
-			s.all[f.Name()] = &storedSchema{size: info.Size(), inFile: true, idle: now}
+			s.all[f.Name()] = &storedSchema{parent: parentIn(s.file(f.Name())), size: info.Size(), inFile: true, idle: now}
 		}
 	}
 	return s, nil
@@ -64,23 +78,41 @@ func openSchemas(dir string) (*schemaStore, error) {
 
 func (s *schemaStore) file(id string) string { return filepath.Join(s.dir, id) }
 
-func (s *schemaStore) has(id string) bool { return s.all[id] != nil }
+// has tells whether a schema is there, and its parents.
+func (s *schemaStore) has(id string) bool { return whole(id, s.parent) }
 
-// add takes those of the schemas that are wanted.
+// parent is for family.
+func (s *schemaStore) parent(id string) (string, bool) {
+	if st := s.all[id]; st != nil {
+		return st.parent, true
+	}
+	return "", false
+}
+
+// add takes those of the schemas that are missing and wanted, or in use.
 func (s *schemaStore) add(wanted []string, given []Schema) {
-	for _, g := range given {
-		_, live := s.live[g.ID]
-		if s.has(g.ID) || !live && !slices.Contains(wanted, g.ID) {
-			continue
+	if len(given) == 0 {
+		return
+	}
+	wanted = slices.Clone(wanted)
+	for i := range given {
+		if _, live := s.live[given[i].ID]; live {
+			wanted = append(wanted, given[i].ID)
 		}
-		s.all[g.ID] = &storedSchema{size: g.size(), schema: &g, idle: time.Now()}
+	}
+	lookUp := offered(s.parent, given)
+	missing := family(wanted, lookUp)
+	missing = slices.DeleteFunc(slices.Clone(missing), func(id string) bool { return s.has(id) || !whole(id, lookUp) })
+	for _, id := range missing {
+		g := given[slices.IndexFunc(given, func(g Schema) bool { return g.ID == id })]
+		s.all[id] = &storedSchema{parent: g.Parent, size: g.size(), schema: &g, idle: time.Now()}
 		s.counted = false
 	}
 }
 
-// write puts schemas into files that are in none.
+// write puts schemas into files, and their parents, that are in none.
 func (s *schemaStore) write(ids []string) error {
-	for _, id := range ids {
+	for _, id := range family(ids, s.parent) {
 		st := s.all[id]
 		if st == nil || st.inFile || st.schema == nil {
 			continue
@@ -88,10 +120,7 @@ func (s *schemaStore) write(ids []string) error {
 		if id != filepath.Base(id) || strings.HasPrefix(id, ".") {
 			return fmt.Errorf("schema id %q is no name of a file", id)
 		}
-		rest := append(appendText(nil, st.schema.Subject), st.schema.Message...)
-		b := append([]byte(schemaMagic), make([]byte, 4)...)
-		binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(rest, castagnoli))
-		if err := writeFile(s.file(id), append(b, rest...)); err != nil {
+		if err := writeFile(s.file(id), appendSchema(nil, st.schema)); err != nil {
 			return err
 		}
 		st.inFile, st.schema = true, nil
@@ -100,17 +129,50 @@ func (s *schemaStore) write(ids []string) error {
 	return nil
 }
 
+// appendSchema writes what a schema's file holds.
+func appendSchema(dst []byte, s *Schema) []byte {
+	magic, rest := schemaMagic, appendText(nil, s.Subject)
+	if s.Parent != "" {
+		magic, rest = childMagic, appendText(rest, s.Parent)
+	}
+	rest = append(rest, s.Message...)
+	dst = append(dst, magic...)
+	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(rest, castagnoli))
+	return append(dst, rest...)
+}
+
+// parentIn reads the parent's id out of a schema's file; whether all of it is right is seen when it is read.
+func parentIn(file string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b := make([]byte, 4096) // subjects are shorter
+	n, _ := io.ReadFull(f, b)
+	if n < 8 || string(b[:4]) != childMagic {
+		return ""
+	}
+	p := parser{b: b[8:n]}
+	p.text()
+	return string(p.text())
+}
+
 // parseSchema reads a schema's file.
 func parseSchema(id string, b []byte) (Schema, error) {
-	if len(b) < 8 || string(b[:4]) != schemaMagic || crc32.Checksum(b[8:], castagnoli) != binary.LittleEndian.Uint32(b[4:]) {
+	if len(b) < 8 || string(b[:4]) != schemaMagic && string(b[:4]) != childMagic || crc32.Checksum(b[8:], castagnoli) != binary.LittleEndian.Uint32(b[4:]) {
 		return Schema{}, errors.New("not a schema, or damaged")
 	}
 	p := parser{b: b[8:]}
-	subject := string(p.text())
+	out := Schema{ID: id, Subject: string(p.text())}
+	if string(b[:4]) == childMagic {
+		out.Parent = string(p.text())
+	}
 	if p.bad {
 		return Schema{}, errors.New("not a schema")
 	}
-	return Schema{ID: id, Subject: subject, Message: p.b}, nil
+	out.Message = p.b
+	return out, nil
 }
 
 // get reads a schema. A file that is damaged is as good as none.
@@ -144,12 +206,25 @@ func (s *schemaStore) kept() int64 {
 		return s.idleBytes
 	}
 	s.idleBytes, s.counted = 0, true
-	for id, st := range s.all {
-		if _, live := s.live[id]; !live {
-			s.idleBytes += st.size
-		}
+	for _, st := range s.all {
+		s.idleBytes += st.size
+	}
+	for _, id := range s.inUse() {
+		s.idleBytes -= s.all[id].size
 	}
 	return s.idleBytes
+}
+
+// inUse lists the schemas that are live, and their parents.
+func (s *schemaStore) inUse() []string {
+	ids := make([]string, 0, len(s.live))
+	for id := range s.live {
+		if s.has(id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return family(ids, s.parent)
 }
 
 // forgetFiles notes that the files are gone. What was in them is not known any more; the poller gives it again.
@@ -211,18 +286,12 @@ func (d *Disk) SetLive(ids []string) {
 	}
 }
 
-// Live returns the ids of the schemas that the poller uses and the spool holds, in order.
+// Live returns the ids of the schemas that the poller uses and the spool holds, and of their parents, each before the
+// schema that needs it.
 func (d *Disk) Live() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var ids []string
-	for id := range d.schemas.live {
-		if d.schemas.has(id) {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	return ids
+	return d.schemas.inUse()
 }
 
 // collect removes the schemas that nothing needs: those that were not needed for long or, at once, all of them. It tells
@@ -243,15 +312,32 @@ func (d *Disk) collect(atOnce bool) bool {
 			needed[id] = struct{}{}
 		}
 	}
+	for id := range s.live {
+		needed[id] = struct{}{}
+	}
+	for _, id := range family(slices.Collect(maps.Keys(needed)), s.parent) {
+		needed[id] = struct{}{}
+	}
 	now := time.Now()
-	removed := false
+	var idle []string
 	for id, st := range s.all {
-		_, live := s.live[id]
-		if _, named := needed[id]; named || live {
+		if _, named := needed[id]; named {
 			st.idle = now
-			continue
+		} else {
+			idle = append(idle, id)
 		}
-		if !atOnce && (!s.told || now.Sub(st.idle) < keepIdle) {
+	}
+	if !atOnce && !s.told {
+		return false
+	}
+	slices.SortFunc(idle, func(a, b string) int { return s.all[b].idle.Compare(s.all[a].idle) })
+	removed := false
+	for i, id := range idle {
+		least := keepIdle
+		if i >= keepIdleMost+len(s.live) {
+			least = keepIdleAWhile
+		}
+		if !atOnce && now.Sub(s.all[id].idle) < least {
 			continue
 		}
 		if err := os.Remove(s.file(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
