@@ -49,6 +49,7 @@ func (l *Layout) sampleLimitError() error {
 
 // age gives how long each series of the schema has been absent, nil if none is, and whether one has to leave.
 func (l *Layout) age(n int) (missed []uint8, expired bool) {
+	gone := 0
 	for i, present := range l.pass.present[:n] {
 		if present == sampled {
 			continue
@@ -60,9 +61,12 @@ func (l *Layout) age(n int) (missed []uint8, expired bool) {
 		if l.missed != nil && present != named {
 			missed[i] += l.missed[i]
 		}
-		expired = expired || missed[i] > keepAbsent
+		if missed[i] > keepAbsent {
+			gone++
+		}
+		expired = expired || missed[i] > mostAbsent
 	}
-	return missed, expired
+	return missed, expired || 4*gone > n
 }
 
 // remake makes the schema anew: what is absent for too long leaves, fresh series stand behind the one that they came

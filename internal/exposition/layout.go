@@ -12,9 +12,14 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
-// keepAbsent is for how many scrapes a series that vanished keeps its place in the schema: flapping series must not
-// cost a schema each time.
-const keepAbsent = 5
+// For how many scrapes a series that vanished keeps its place in the schema: flapping series must not cost a schema each
+// time, and where series change again and again, the old ones leave when new ones come.
+const (
+	// keepAbsent is after how many it leaves if the schema changes anyway, or if a quarter of the schema is as long absent.
+	keepAbsent = 5
+	// mostAbsent is after how many it leaves in any case.
+	mostAbsent = 100
+)
 
 // maxErrorText bounds the text of an error about an exposition, which the parser quotes at any length.
 const maxErrorText = 512
@@ -207,8 +212,8 @@ func (l *Layout) parseBlank() (Parsed, error) {
 // unchanged ends a parse in which every line was where it was expected.
 func (l *Layout) unchanged() (Parsed, error) {
 	sk := l.skeleton
-	if l.blank || l.missed != nil {
-		// Presence may change, and the absent ones grow older.
+	if l.blank || !l.older() {
+		// Presence may change, or an absent one has to leave.
 		defer l.shut()
 		l.own(sk, len(sk.lines))
 		l.pass.tail = append(l.pass.tail, sk.tail...)
@@ -217,6 +222,29 @@ func (l *Layout) unchanged() (Parsed, error) {
 	l.tally.scraped, l.tally.postRelabel = len(sk.lines), sk.kept
 	l.extras.sort(l.catalog.schema.Len())
 	return l.parsed(), nil
+}
+
+// older counts one more scrape for the series that are absent in an exposition with the lines of the last one, unless one
+// of them has to leave.
+func (l *Layout) older() bool {
+	gone := 0
+	for _, n := range l.missed {
+		if n >= mostAbsent {
+			return false
+		}
+		if n >= keepAbsent {
+			gone++
+		}
+	}
+	if 4*gone > len(l.missed) {
+		return false
+	}
+	for i, n := range l.missed {
+		if n > 0 {
+			l.missed[i]++
+		}
+	}
+	return true
 }
 
 // begin forgets what the last parse found.

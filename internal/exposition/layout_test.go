@@ -128,9 +128,36 @@ func TestVanishedSeriesKeepTheirPlaceForAWhile(t *testing.T) {
 	for range keepAbsent {
 		parse(t, l, "a 1\nc 3\n")
 	}
-	p := parse(t, l, "a 1\nc 4\n")
+	p := parse(t, l, "a 1\nc 4\n") // a third of all are gone
 	if len(p.Schema.Series) != 2 || p.Column.Absent != nil || show(p, labels.EmptyLabels()) != `{__name__="a"}=1 {__name__="c"}=4` {
 		t.Errorf("it did not leave: %s", show(p, labels.EmptyLabels()))
+	}
+}
+
+// TestVanishedSeriesLeave with the next change, or in the end.
+func TestVanishedSeriesLeave(t *testing.T) {
+	const few = "a 1\nc 1\nd 1\ne 1\n"
+	for name, tc := range map[string]struct {
+		scrapes, series int
+		then            string
+	}{
+		"not with a change while it may come back": {keepAbsent - 1, 6, "x 1\n"},
+		"with a change": {keepAbsent, 5, "x 1\n"},
+		"with none":     {mostAbsent, 4, ""},
+		"not before":    {mostAbsent - 1, 5, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLayout(Rules{}, NewPackedSchemas())
+			full := parse(t, l, "a 1\nb 2\nc 1\nd 1\ne 1\n").Schema
+			for i := range tc.scrapes {
+				if p := parse(t, l, few); p.Schema != full || !p.Column.Absent.Has(1) || p.Column.Absent.Count() != 1 {
+					t.Fatalf("scrape %d: %d series, absent %v", i, p.Schema.Len(), p.Column.Absent)
+				}
+			}
+			if p := parse(t, l, few+tc.then); p.Schema.Len() != tc.series || p.Column.Absent.Count() != tc.series-len(strings.Fields(few+tc.then))/2 {
+				t.Errorf("%d series, absent %v", p.Schema.Len(), p.Column.Absent)
+			}
+		})
 	}
 }
 

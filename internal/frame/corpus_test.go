@@ -124,13 +124,16 @@ func (l *testLayout) scrape(body string) (*Schema, Column, error) {
 			fresh = true
 		}
 	}
+	leaving := 0
 	for i, k := range l.keys {
 		if l.gone[i]++; seen[k] {
 			l.gone[i] = 0
 		}
-		fresh = fresh || l.gone[i] > 5
+		if l.gone[i] > 5 {
+			leaving++
+		}
 	}
-	if fresh {
+	if fresh || 4*leaving > len(l.keys) {
 		if err := l.remake(families, lines, seen); err != nil {
 			return nil, Column{}, err
 		}

@@ -75,7 +75,7 @@ func classesOf(series []Series, div *scales) []uint8 {
 
 // seal computes the ids from all the rest.
 func (s *Schema) seal() {
-	content := s.appendShape(nil)
+	content := s.appendShape(s.room())
 	s.shape = hash("shape", content)
 	s.ID = hash("schema", s.appendBases(content))
 	s.measure()

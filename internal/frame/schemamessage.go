@@ -38,7 +38,10 @@ func (s *Schema) MarshalDelta(parent *Schema) []byte {
 }
 
 // content is the canonical encoding.
-func (s *Schema) content() []byte { return s.appendBases(s.appendShape(nil)) }
+func (s *Schema) content() []byte { return s.appendBases(s.appendShape(s.room())) }
+
+// room is memory for about as much as the content takes.
+func (s *Schema) room() []byte { return make([]byte, 0, 128*len(s.Families)+64*len(s.Series)) }
 
 // marshal compresses content with the help of dict, the content of the parent.
 func marshal(form byte, parent, content, dict []byte) []byte {
@@ -54,9 +57,25 @@ func marshal(form byte, parent, content, dict []byte) []byte {
 	return append(dst, data...)
 }
 
+// marshalChange is MarshalDelta for those who do it often: a small change is compressed with the help of itself alone, which
+// makes it half as large again, and takes a tenth of the work and memory.
+func (s *Schema) marshalChange(parent *Schema) []byte {
+	content := s.appendDelta(nil, parent)
+	if len(content) > smallChange {
+		return marshal(formDelta, parent.ID[:], content, parent.content())
+	}
+	return marshal(formDelta, parent.ID[:], content, nil)
+}
+
+// smallChange is the size of the content of a small change.
+const smallChange = 8 << 10
+
 // compress takes a fresh compressor each time: schemas are rare, and its tables would stand idle.
 func compress(content, dict []byte) ([]byte, bool) {
 	level := zstd.SpeedDefault
+	if dict == nil && len(content) <= smallChange {
+		level = zstd.SpeedFastest
+	}
 	window := min(max(1<<bits.Len(uint(len(content)+len(dict))), zstd.MinWindowSize), zstdWindow)
 	opts := []zstd.EOption{
 		zstd.WithEncoderLevel(level), zstd.WithWindowSize(window), zstd.WithEncoderConcurrency(1),

@@ -49,7 +49,7 @@ func (s *Schema) changeOf(last *Stored) *Stored {
 	for m.Parent.step > m.step&(m.step-1) {
 		m.Parent = m.Parent.Parent
 	}
-	if m.Message = s.MarshalDelta(m.Parent.schema()); 2*len(m.Message) > m.full {
+	if m.Message = s.marshalChange(m.Parent.schema()); 2*len(m.Message) > m.full {
 		return nil
 	}
 	return m
