@@ -34,7 +34,8 @@ type Memory struct {
 	last    Position
 	bytes   int64
 	schemas map[string]*held
-	live    map[string]struct{}
+	told    []string            // what the poller said is in use
+	live    map[string]struct{} // that, with its parents
 	closed  bool
 	wake    chan struct{} // closed by the next Append or Close; nil if nobody waits
 
@@ -145,15 +146,21 @@ func (m *Memory) hold(named []string, schemas []Schema) {
 		}
 	}
 	lookUp := offered(m.parent, schemas)
+	inUse := false
 	for _, id := range family(wanted, lookUp) {
 		if m.schemas[id] != nil || !whole(id, lookUp) {
 			continue
 		}
+		_, live := m.live[id]
+		inUse = inUse || live
 		s := &held{Schema: schemas[slices.IndexFunc(schemas, func(s Schema) bool { return s.ID == id })]}
 		m.schemas[id] = s
 		if s.Parent != "" {
 			m.refer(m.schemas[s.Parent], 1)
 		}
+	}
+	if inUse {
+		m.setLive()
 	}
 }
 
@@ -295,9 +302,15 @@ func (m *Memory) Has(id string) bool {
 func (m *Memory) SetLive(ids []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.told = ids
+	m.setLive()
+}
+
+// setLive takes what is in use, with its parents as far as they are there, off what counts against the limit.
+func (m *Memory) setLive() {
 	old := m.live
-	m.live = make(map[string]struct{}, len(ids))
-	for _, id := range ids {
+	m.live = make(map[string]struct{}, len(m.told))
+	for _, id := range family(m.told, m.parent) {
 		_, twice := m.live[id]
 		m.live[id] = struct{}{}
 		if _, was := old[id]; was || twice {
@@ -307,6 +320,7 @@ func (m *Memory) SetLive(ids []string) {
 			m.bytes -= s.size()
 		}
 	}
+	var gone []*held
 	for id := range old {
 		s := m.schemas[id]
 		if _, is := m.live[id]; is || s == nil {
@@ -315,8 +329,11 @@ func (m *Memory) SetLive(ids []string) {
 		if s.refs > 0 {
 			m.bytes += s.size()
 		} else {
-			m.forget(s)
+			gone = append(gone, s)
 		}
+	}
+	for _, s := range gone {
+		m.forget(s)
 	}
 }
 
@@ -325,14 +342,14 @@ func (m *Memory) SetLive(ids []string) {
 func (m *Memory) Live() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ids := make([]string, 0, len(m.live))
-	for id := range m.live {
+	ids := make([]string, 0, len(m.told))
+	for _, id := range m.told {
 		if m.schemas[id] != nil {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
-	return family(ids, m.parent)
+	return slices.Clone(family(slices.Compact(ids), m.parent))
 }
 
 // Held says how much the spool holds: what is lost if the process ends now.

@@ -1,0 +1,198 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// keeper is a spool of either kind.
+type keeper interface {
+	Append(r Record, schemas ...Schema) error
+	Read(ctx context.Context, after Position, max int) ([]Entry, error)
+	Trim(upTo Position) error
+	Schema(id string) (Schema, error)
+	Has(id string) bool
+	SetLive(ids []string)
+	Live() []string
+}
+
+// line gives schemas of which each has the one before as its parent.
+func line(ids ...string) (all []Schema) {
+	parent := ""
+	for _, id := range ids {
+		all = append(all, Schema{ID: id, Parent: parent, Subject: "schemas." + id, Message: []byte("message of " + id)})
+		parent = id
+	}
+	return all
+}
+
+func named(ids ...string) Record {
+	return Record{Subject: "frames", Message: []byte("m"), Schemas: ids}
+}
+
+// TestParents: a spool that holds a schema holds its parents, and gives them before it.
+func TestParents(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T) keeper{
+		"memory": func(*testing.T) keeper { return NewMemory(MemoryOptions{}) },
+		"disk":   func(t *testing.T) keeper { return openDisk(t, DiskOptions{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			abc := line("a", "b", "c")
+			for what, given := range map[string][]Schema{"the parent": abc[1:2], "a parent's parent": abc[1:], "the schema": abc[:1]} {
+				if err := s.Append(named("c"), given...); !errors.Is(err, ErrNoSchema) {
+					t.Errorf("without %s: %v", what, err)
+				}
+			}
+			mustAppend(t, s, named("c"), abc[2], abc[0], abc[1]) // in any order
+			mustAppend(t, s, named("b", "c"))
+			d := Schema{ID: "d", Parent: "b", Subject: "schemas.d", Message: []byte("message of d")}
+			mustAppend(t, s, named("d", "a"), d)
+			if err := s.Append(named("lost")); !errors.Is(err, ErrNoSchema) {
+				t.Errorf("a schema that is not there: %v", err)
+			}
+			entries, err := s.Read(t.Context(), 0, 10)
+			if err != nil || len(entries) != 3 {
+				t.Fatalf("%d entries, %v", len(entries), err)
+			}
+			for i, want := range []string{"[a b c]", "[a b c]", "[a b d]"} {
+				if got := fmt.Sprint(entries[i].Schemas); got != want {
+					t.Errorf("record %d needs %s, want %s", i+1, got, want)
+				}
+			}
+			s.SetLive([]string{"d"})
+			if live := s.Live(); !slices.Equal(live, []string{"a", "b", "d"}) {
+				t.Errorf("in use: %v", live)
+			}
+			for _, want := range append(abc, d) {
+				if got, err := s.Schema(want.ID); err != nil || got.Parent != want.Parent || got.Subject != want.Subject || string(got.Message) != string(want.Message) {
+					t.Errorf("schema %+v, %v, want %+v", got, err, want)
+				}
+			}
+		})
+	}
+}
+
+// TestMemoryParents are let go with the last that needs them, and count as long as only records do.
+func TestMemoryParents(t *testing.T) {
+	m := NewMemory(MemoryOptions{})
+	abc := line("a", "b", "c")
+	check := func(what string, bytes int64, held ...string) {
+		t.Helper()
+		for _, id := range []string{"a", "b", "c"} {
+			if m.Has(id) != slices.Contains(held, id) {
+				t.Errorf("%s: has %s: %t", what, id, m.Has(id))
+			}
+		}
+		if m.bytes != bytes {
+			t.Errorf("%s: %d bytes, want %d", what, m.bytes, bytes)
+		}
+	}
+	c, b := named("c").size(), named("b").size()
+	all := abc[0].size() + abc[1].size() + abc[2].size()
+	mustAppend(t, m, named("c"), abc...)
+	mustAppend(t, m, named("b"))
+	check("two records", c+b+all, "a", "b", "c")
+	m.SetLive([]string{"c"})
+	check("in use", c+b, "a", "b", "c")
+	_ = m.Trim(1)
+	check("one record, in use", b, "a", "b", "c")
+	m.SetLive([]string{"b"})
+	check("a parent in use", b, "a", "b")
+	m.SetLive(nil)
+	check("one record", b+abc[0].size()+abc[1].size(), "a", "b")
+	_ = m.Trim(2)
+	check("nothing", 0)
+	m.SetLive([]string{"c"})
+	mustAppend(t, m, named("b"), abc...)
+	check("in use before it was there", b, "a", "b", "c")
+	_ = m.Trim(3)
+	check("in use alone", 0, "a", "b", "c")
+	m.SetLive(nil)
+	check("nothing again", 0)
+}
+
+// TestDiskParentsStay over a restart and while something needs them, and what a damaged file takes along is taken again.
+func TestDiskParentsStay(t *testing.T) {
+	dir := t.TempDir()
+	d := openDisk(t, DiskOptions{Directory: dir})
+	abc := line("a", "b", "c")
+	mustAppend(t, d, named("c"), abc...)
+	release(t, d)
+
+	d = openDisk(t, DiskOptions{Directory: dir})
+	stored := d.Schemas()
+	slices.SortFunc(stored, func(x, y Schema) int { return int(x.ID[0]) - int(y.ID[0]) })
+	if len(stored) != 3 || stored[0].Parent != "" || stored[1].Parent != "a" || stored[2].Parent != "b" || string(stored[2].Message) != "message of c" {
+		t.Fatalf("after a restart: %+v", stored)
+	}
+	d.SetLive([]string{"c"})
+	drain(t, d)
+	d.mu.Lock()
+	d.collect(true)
+	kept := d.schemas.kept()
+	d.mu.Unlock()
+	if live := d.Live(); !slices.Equal(live, []string{"a", "b", "c"}) || kept != 0 {
+		t.Fatalf("in use: %v, idle bytes %d", live, kept)
+	}
+
+	if err := os.WriteFile(d.schemas.file("b"), []byte("damage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Schema("b"); !errors.Is(err, ErrNoSchema) {
+		t.Fatalf("a damaged file: %v", err)
+	}
+	if d.Has("c") || !d.Has("a") {
+		t.Error("a schema without its parent counts as held")
+	}
+	// It comes again, with another parent.
+	mustAppend(t, d, named("c"), Schema{ID: "c", Parent: "a", Subject: "schemas.c", Message: []byte("other form")})
+	if s, err := d.Schema("c"); err != nil || s.Parent != "a" || string(s.Message) != "other form" {
+		t.Errorf("schema %+v, %v", s, err)
+	}
+	release(t, d)
+	d = openDisk(t, DiskOptions{Directory: dir})
+	if s, err := d.Schema("c"); err != nil || s.Parent != "a" || string(s.Message) != "other form" {
+		t.Errorf("after a restart: schema %+v, %v", s, err)
+	}
+}
+
+// TestDiskIdleSchemasAreFew, however many a site leaves behind, though some stay for an hour.
+func TestDiskIdleSchemasAreFew(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		d, err := OpenDisk(DiskOptions{Directory: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = d.Release() }()
+		d.segmentSize = 1 << 10
+		const many = 3 * keepIdleMost
+		for i := range many {
+			id := fmt.Sprintf("s%04d", i)
+			d.SetLive([]string{id})
+			mustAppend(t, d, named(id), Schema{ID: id, Subject: "schemas", Message: []byte(id)})
+			_ = d.Trim(Position(i + 1))
+			time.Sleep(100 * time.Millisecond)
+		}
+		count := func() int { return len(d.Schemas()) }
+		for _, step := range []struct {
+			after time.Duration
+			most  int
+		}{{0, many}, {keepIdleAWhile + 2*time.Minute, keepIdleMost + 40}, {keepIdle, 40}} { // the last segment names some
+			time.Sleep(step.after)
+			if n := count(); n > step.most {
+				t.Errorf("%d schemas after %v, want at most %d", n, step.after, step.most)
+			}
+		}
+		if !d.Has(fmt.Sprintf("s%04d", many-1)) {
+			t.Error("the one in use is gone")
+		}
+	})
+}
