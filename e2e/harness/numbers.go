@@ -50,7 +50,7 @@ func (g *Target) CheckFrame(f record.Frame) (number int, err error) {
 		return number, fmt.Errorf("scrape %d has %d series, the target shows %d", number, len(values), g.Series)
 	}
 	for i := range g.Series {
-		if got, want := values[fmt.Sprint(i)], Value(g.ID, number, i); got != want {
+		if got, want := values[g.series(number, i)], Value(g.ID, number, i); got != want {
 			return number, fmt.Errorf("scrape %d: series %d is %v, the target showed %v", number, i, got, want)
 		}
 	}

@@ -44,6 +44,9 @@ type Target struct {
 	Name string
 	// Series is the number of its e2e_value series.
 	Series int
+	// Churn, if not 0, is after how many scrapes one of its series is replaced by another one, in turn; never the first. It is
+	// set before the first scrape.
+	Churn int
 
 	address string
 	server  *http.Server
@@ -220,10 +223,21 @@ func (g *Target) next(from string) string {
 	fmt.Fprintf(&b, "# HELP %s How often this target was scraped.\n# TYPE %s counter\n%s %d\n", NumberMetric, NumberMetric, NumberMetric, number)
 	fmt.Fprintf(&b, "# HELP %s Grows by one with each scrape.\n# TYPE %s gauge\n", ValueMetric, ValueMetric)
 	for i := range g.Series {
-		fmt.Fprintf(&b, "%s{series=\"%d\"} %v\n", ValueMetric, i, Value(g.ID, number, i))
+		fmt.Fprintf(&b, "%s{series=\"%s\"} %v\n", ValueMetric, g.series(number, i), Value(g.ID, number, i))
 	}
 	g.served = append(g.served, Served{Number: number, Asked: time.Now(), From: from, Page: b.String()})
 	return b.String()
+}
+
+// series is what the label of series i is at a scrape.
+func (g *Target) series(number, i int) string {
+	if g.Churn == 0 || i == 0 {
+		return fmt.Sprint(i)
+	}
+	if changes, first := number/g.Churn, i; changes >= first {
+		return fmt.Sprintf("%d-%d", i, 1+(changes-first)/(g.Series-1))
+	}
+	return fmt.Sprint(i)
 }
 
 // JobsYAML is the jobs block of a configuration with one job of these targets.

@@ -21,6 +21,8 @@ type bundle struct {
 	decoded []*frame.Frame
 	waiting int // frames whose verdict is out
 	memory  int // of what is decoded, as counted in Pipeline.decoded
+	// waited is how long its lane had waited for schemas when it came.
+	waited time.Duration
 
 	// history: read back, only to be decoded. skip: done before, only to be decoded and acknowledged.
 	history, skip bool
@@ -119,6 +121,7 @@ func (p *Pipeline) open(b *bundle) (l *lane, reason string, err error) {
 	case err != nil:
 		return nil, "too_many_lanes", err
 	}
+	b.waited = l.waited
 	return l, "", nil
 }
 

@@ -108,7 +108,7 @@ func (p *Pipeline) blockedBy(ctx context.Context, l *lane, b *bundle, err error)
 	case errors.As(err, &missing):
 		asked, abandoned := l.abandoned[missing.id]
 		if !abandoned || p.now.Sub(asked) >= p.Limits.SchemaAge {
-			l.block = block{why: forSchema, schema: missing.id}
+			l.block = block{why: forSchema, schema: missing.id, age: l.waited - b.waited}
 			if abandoned || l.hurried {
 				l.block.age = p.Limits.SchemaAge // one answer is enough, in the first case since it may have been stored again
 			}
@@ -187,8 +187,9 @@ func (p *Pipeline) schemaAnswer(ctx context.Context, l *lane, id frame.SchemaID,
 		return
 	}
 	if err != nil {
-		before := l.block.age
-		if l.block.age += max(tick, p.now.Sub(asked)); l.block.age < p.Limits.SchemaAge {
+		before, more := l.block.age, max(tick, p.now.Sub(asked))
+		l.waited += more
+		if l.block.age += more; l.block.age < p.Limits.SchemaAge {
 			return
 		}
 		level := slog.LevelError

@@ -52,6 +52,8 @@ type lane struct {
 	readBack  time.Duration
 	// abandoned schemas are not waited for any more, only asked for now and then; the value is when last.
 	abandoned map[frame.SchemaID]time.Time
+	// waited is how long schemas were waited for in all: what came before that has waited too, whichever it needs.
+	waited time.Duration
 
 	totals    frame.Totals // as of the last bundle decoded
 	hasTotals bool

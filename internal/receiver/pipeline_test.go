@@ -280,6 +280,30 @@ func TestSchemaNowhere(t *testing.T) {
 	})
 }
 
+// TestManySchemasNowhere are waited for together, not one after the other; what comes later has its own time.
+func TestManySchemasNowhere(t *testing.T) {
+	each(t, func(t *testing.T, w *world, a *site) {
+		const many = 100
+		w.start()
+		for i := range many {
+			a.rename(fmt.Sprint("noise_", i))
+			w.forget(a.schema.ID)
+			a.send()
+		}
+		time.Sleep(45 * time.Second)
+		w.wantMetric(many, "dropped_frames_total", "reason", "schema_not_found")
+		a.rename("late")
+		w.forget(a.schema.ID)
+		a.send()
+		time.Sleep(20 * time.Second)
+		a.rename("late")
+		time.Sleep(2 * time.Second)
+		w.stop()
+		w.sink.want(t, fmt.Sprintf("A/%d", many+1))
+		w.wantMetric(many, "dropped_frames_total", "reason", "schema_not_found")
+	})
+}
+
 func TestSilentRegistryHolds(t *testing.T) {
 	each(t, func(t *testing.T, w *world, a *site) {
 		w.registry = errors.New("no answer")

@@ -360,6 +360,27 @@ func newSite(w *world, name string, opts frame.EncoderOptions) *site {
 	return s
 }
 
+// rename gives its second series another name, and so the target another schema.
+func (s *site) rename(name string) {
+	schema, err := frame.NewSchema(s.schema.Families, []frame.Series{
+		s.schema.Series[0], {Labels: labels.FromStrings("__name__", name), Family: -1, Base: 0.5},
+	}, s.w.limits.Frame)
+	if err != nil {
+		s.w.t.Fatal(err)
+	}
+	s.schema = schema
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.w.schemas[schema.ID] = schema.Marshal()
+}
+
+// forget has the registry lose a schema.
+func (w *world) forget(id frame.SchemaID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.schemas, id)
+}
+
 // restart begins a new epoch.
 func (s *site) restart(opts frame.EncoderOptions) {
 	s.epoch++
