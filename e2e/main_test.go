@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"testing"
 
 	"github.com/choria-io/prometheus-streams/e2e/harness"
@@ -17,16 +16,7 @@ var (
 	targets harness.Targets
 )
 
-func TestMain(m *testing.M) {
-	var err error
-	if builds, err = harness.NewBuilds(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	builds.Remove()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m, &builds) }
 
 // pollerYAML is a poller's configuration; jobs are made by harness.JobsYAML.
 func pollerYAML(server *harness.NATS, identity, interval, jobs string) string {

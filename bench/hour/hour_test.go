@@ -24,16 +24,7 @@ var (
 	beside harness.Targets
 )
 
-func TestMain(m *testing.M) {
-	var err error
-	if builds, err = harness.NewBuilds(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	builds.Remove()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m, &builds) }
 
 // number reads a number from the environment.
 func number(t *testing.T, name string, otherwise int) int {

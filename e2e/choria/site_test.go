@@ -30,16 +30,7 @@ var (
 	targets harness.Targets
 )
 
-func TestMain(m *testing.M) {
-	var err error
-	if builds, err = harness.NewBuilds(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	builds.Remove()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m, &builds) }
 
 // network is a Choria broker and the certificates of all who use it; without TLS it is a plain nats-server.
 type network struct {

@@ -41,6 +41,18 @@ type Builds struct {
 	clockedRecord  func() (string, error)
 }
 
+// Main runs the tests of a package that shares its builds, and ends the process: it is what TestMain does.
+func Main(m *testing.M, b **Builds) {
+	var err error
+	if *b, err = NewBuilds(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	(*b).Remove()
+	os.Exit(code)
+}
+
 // NewBuilds makes the binaries' folder; Remove takes it away.
 func NewBuilds() (*Builds, error) {
 	dir, err := os.MkdirTemp("", "prometheus-streams-e2e-")
