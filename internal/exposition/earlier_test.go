@@ -53,6 +53,29 @@ func TestBatches(t *testing.T) {
 	}
 }
 
+// TestUnchangedForgetsAndRemembers: a scrape in which nothing but values changed ends what was before it, as every good one.
+func TestUnchangedForgetsAndRemembers(t *testing.T) {
+	now := func() time.Time { return time.UnixMilli(10_000) }
+	for name, bodies := range map[string]string{
+		"a failed scrape":                    "a 1\n|a 1\nx 1\nwrong\n|a 2\n|a 3\nx 1\n",
+		"a failed one while some are absent": "a 1\nv 1\n|a 2\n|a 2\nx 1\nwrong\n|a 3\n|a 4\nx 1\n",
+		"times":                              "a 1 1000\na 2 2000\n|a 3 5000\n|a 4 8000\n|a 5 6000\na 6 9000\n",
+		"times while some are absent":        "a 1 1000\na 2 2000\nv 1 1000\n|a 3 5000\n|a 4 8000\n|a 4 8500\n|a 5 6000\na 6 9000\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			rules := Rules{HonorTimestamps: true, Now: now}
+			l, r := NewLayout(rules, NewPackedSchemas()), newReference(rules)
+			var last Parsed
+			for body := range strings.SplitSeq(bodies, "|") {
+				last = check(t, l, r, []byte(body), textType)
+			}
+			if len(last.Column.Earlier) > 0 {
+				t.Errorf("earlier samples %v, which are older than one before", last.Column.Earlier)
+			}
+		})
+	}
+}
+
 // TestEarlierAreSentOnce: what a target shows again is in the column of the first scrape alone, whatever becomes of the schema.
 func TestEarlierAreSentOnce(t *testing.T) {
 	l := NewLayout(Rules{HonorTimestamps: true, Now: func() time.Time { return time.UnixMilli(1000) }}, NewSchemas())

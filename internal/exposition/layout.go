@@ -220,7 +220,10 @@ func (l *Layout) unchanged() (Parsed, error) {
 		return l.commit(sk.kind, true)
 	}
 	l.tally.scraped, l.tally.postRelabel = len(sk.lines), sk.kept
-	l.extras.sort(l.catalog.schema.Len())
+	n := l.catalog.schema.Len()
+	l.extras.sort(n)
+	l.past.settle(n, nil, l.stamps)
+	l.failed = nil
 	return l.parsed(), nil
 }
 

@@ -247,7 +247,7 @@ func (e *Encoder) appendSamples(dst []byte, timeMs int64, rep Report, s *Schema,
 	dst = binary.AppendUvarint(dst, mask)
 	inPlace := mask>>(e.position-from)&1 == 0 // nothing else builds on the base
 	if base.schema != s {
-		o := seriesOrigins(base.schema, s)
+		o := seriesOrigins(base.schema.Open().Text, s.Open().Text)
 		start := len(dst)
 		dst = append(dst, s.ID[:]...)
 		dst = o.append(dst, base.schema.Len())

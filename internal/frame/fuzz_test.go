@@ -239,7 +239,7 @@ func FuzzSchema(f *testing.F) {
 	w.insert()
 	w.remake()
 	f.Add(w.schema.content())
-	f.Add(w.schema.appendDelta(nil, parent))
+	f.Add(w.schema.appendDelta(nil, parent.Text))
 	f.Add(w.schema.MarshalDelta(parent))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		lim := fuzzLimits()

@@ -27,7 +27,7 @@ func (e *Encoder) adopt(s *Schema) {
 		e.habits = fresh
 		return
 	}
-	o := seriesOrigins(was, s)
+	o := seriesOrigins(was.Open().Text, s.Open().Text)
 	changed := was.Len()
 	for i, j := range o {
 		if j >= 0 {

@@ -77,7 +77,7 @@ func classesOf(series []Series, div *scales) []uint8 {
 func (s *Schema) seal() {
 	content := s.appendShape(s.room())
 	s.shape = hash("shape", content)
-	s.ID = hash("schema", s.appendBases(content))
+	s.ID = hash("schema", s.appendBases(content, s.classes))
 	s.measure()
 }
 

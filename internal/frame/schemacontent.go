@@ -48,32 +48,37 @@ func appendFamily(dst []byte, f *Family) []byte {
 }
 
 // appendShape writes the canonical content up to the bases.
-func (s *Schema) appendShape(dst []byte) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(s.Families)))
-	for i := range s.Families {
-		dst = appendFamily(dst, &s.Families[i])
+func (t *Text) appendShape(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(t.Families)))
+	for i := range t.Families {
+		dst = appendFamily(dst, &t.Families[i])
 	}
-	dst = binary.AppendUvarint(dst, uint64(len(s.Series)))
+	dst = binary.AppendUvarint(dst, uint64(len(t.Series)))
 	w := seriesWriter{family: -1}
-	for i := range s.Series {
-		dst = w.append(dst, &s.Series[i])
+	for i := range t.Series {
+		dst = w.append(dst, &t.Series[i])
 	}
 	return dst
 }
 
 // appendBases writes the classes of all bases, then their integers.
-func (s *Schema) appendBases(dst []byte) []byte {
-	div := newScales()
-	classes := s.classes
-	if classes == nil { // only what is stored of it was read
-		classes = classesOf(s.Series, &div)
-	}
+func (t *Text) appendBases(dst []byte, classes []uint8) []byte {
 	dst = append(dst, classes...)
+	div := newScales()
 	for i, c := range classes {
-		dst = appendBase(dst, s.Series[i].Base, c, &div)
+		dst = appendBase(dst, t.Series[i].Base, c, &div)
 	}
 	return dst
 }
+
+// content is the canonical encoding.
+func (t *Text) content() []byte {
+	div := newScales()
+	return t.appendBases(t.appendShape(t.room()), classesOf(t.Series, &div))
+}
+
+// room is memory for about as much as the content takes.
+func (t *Text) room() []byte { return make([]byte, 0, 128*len(t.Families)+64*len(t.Series)) }
 
 func appendBase(dst []byte, v float64, class uint8, div *scales) []byte {
 	m := toInteger(v, class, div)

@@ -55,8 +55,7 @@ func (o origins) increasing() {
 }
 
 // seriesOrigins matches the series of two schemas by their labels.
-func seriesOrigins(from, to *Schema) origins {
-	from, to = from.Open(), to.Open()
+func seriesOrigins(from, to *Text) origins {
 	o := make(origins, len(to.Series))
 	a, b := 0, len(to.Series)
 	for a < b && a < len(from.Series) && labels.Equal(from.Series[a].Labels, to.Series[a].Labels) {
@@ -83,7 +82,7 @@ func seriesOrigins(from, to *Schema) origins {
 	return o
 }
 
-func familyOrigins(from, to *Schema) origins {
+func familyOrigins(from, to *Text) origins {
 	at := make(map[Family]int32, len(from.Families))
 	for i, f := range from.Families {
 		at[f] = int32(i)
@@ -193,9 +192,9 @@ func (r *reader) ordinals(what string, n int, each func(int)) int {
 }
 
 // appendDelta writes s as a change of parent.
-func (s *Schema) appendDelta(dst []byte, parent *Schema) []byte {
-	families := familyOrigins(parent, s)
-	series := seriesOrigins(parent, s)
+func (s *Schema) appendDelta(dst []byte, parent *Text) []byte {
+	families := familyOrigins(parent, s.Text)
+	series := seriesOrigins(parent, s.Text)
 	for i, j := range series {
 		if j < 0 {
 			continue
@@ -240,7 +239,7 @@ func (s *Schema) appendDelta(dst []byte, parent *Schema) []byte {
 
 // parseDelta is the other side of appendDelta.
 func parseDelta(content []byte, parent *Schema, lim Limits) (*Schema, error) {
-	t, err := parseChange(content, parent, lim)
+	t, err := parseChange(content, parent.Text, lim)
 	if err != nil {
 		return nil, fmt.Errorf("change of %s: %w", parent.ID, err)
 	}
@@ -248,44 +247,44 @@ func parseDelta(content []byte, parent *Schema, lim Limits) (*Schema, error) {
 }
 
 // parseChange is parseDelta without a look at whether it fits together.
-func parseChange(content []byte, parent *Schema, lim Limits) (*Text, error) {
+func parseChange(content []byte, parent *Text, lim Limits) (*Text, error) {
 	r := &reader{b: content}
-	s := &Schema{Text: &Text{}}
-	moved := s.parseFamilies(r, parent, lim)
-	s.parseSeries(r, parent, moved, lim)
+	t := &Text{}
+	moved := t.parseFamilies(r, parent, lim)
+	t.parseSeries(r, parent, moved, lim)
 	if r.err == nil && len(r.b) > 0 {
 		r.malformed("%d bytes too many", len(r.b))
 	}
 	if r.err != nil {
 		return nil, r.err
 	}
-	return s.Text, nil
+	return t, nil
 }
 
 // parseFamilies gives where each of the parent's families went, or -1.
-func (s *Schema) parseFamilies(r *reader, parent *Schema, lim Limits) []int32 {
+func (t *Text) parseFamilies(r *reader, parent *Text, lim Limits) []int32 {
 	o := r.origins("families", len(parent.Families), lim.Families)
-	s.Families = make([]Family, len(o))
+	t.Families = make([]Family, len(o))
 	moved := slices.Repeat([]int32{-1}, len(parent.Families))
 	for i, j := range o {
 		if j < 0 {
-			s.Families[i] = r.familyLine()
+			t.Families[i] = r.familyLine()
 		} else {
-			s.Families[i] = parent.Families[j]
+			t.Families[i] = parent.Families[j]
 			moved[j] = int32(i)
 		}
 	}
 	return moved
 }
 
-func (s *Schema) parseSeries(r *reader, parent *Schema, moved []int32, lim Limits) {
+func (t *Text) parseSeries(r *reader, parent *Text, moved []int32, lim Limits) {
 	o := r.origins("series", len(parent.Series), lim.Series)
-	s.Series = make([]Series, len(o))
+	t.Series = make([]Series, len(o))
 	sr := newSeriesReader(r, lim)
 	var fresh []int
 	for i, j := range o {
 		if j < 0 {
-			s.Series[i] = sr.series(len(s.Families))
+			t.Series[i] = sr.series(len(t.Families))
 			fresh = append(fresh, i)
 		} else {
 			x := parent.Series[j]
@@ -294,7 +293,7 @@ func (s *Schema) parseSeries(r *reader, parent *Schema, moved []int32, lim Limit
 					r.malformed("the family of series %s is gone", x.Labels)
 				}
 			}
-			s.Series[i] = x
+			t.Series[i] = x
 			if i+1 < len(o) && o[i+1] < 0 {
 				sr.skip(&x)
 			}
@@ -303,5 +302,5 @@ func (s *Schema) parseSeries(r *reader, parent *Schema, moved []int32, lim Limit
 			return
 		}
 	}
-	r.bases(len(fresh), func(i int, v float64) { s.Series[fresh[i]].Base = v })
+	r.bases(len(fresh), func(i int, v float64) { t.Series[fresh[i]].Base = v })
 }

@@ -27,25 +27,23 @@ func (s *Schema) Marshal() []byte {
 	if p := s.packed; p != nil && p.Parent == nil {
 		return p.Message
 	}
-	return marshal(0, nil, s.Open().content(), nil)
+	return marshal(0, nil, s.Open().content(), nil, zstd.SpeedDefault)
 }
 
 // MarshalDelta gives the schema's message as a change of parent: small if the two have most series in common, but
 // readable only together with the parent's message. The id is the same in either form.
 func (s *Schema) MarshalDelta(parent *Schema) []byte {
 	s, parent = s.Open(), parent.Open()
-	return marshal(formDelta, parent.ID[:], s.appendDelta(nil, parent), parent.content())
+	return s.marshalDelta(parent.ID, parent.Text, zstd.SpeedDefault)
 }
 
-// content is the canonical encoding.
-func (s *Schema) content() []byte { return s.appendBases(s.appendShape(s.room())) }
-
-// room is memory for about as much as the content takes.
-func (s *Schema) room() []byte { return make([]byte, 0, 128*len(s.Families)+64*len(s.Series)) }
+func (s *Schema) marshalDelta(id SchemaID, parent *Text, level zstd.EncoderLevel) []byte {
+	return marshal(formDelta, id[:], s.appendDelta(nil, parent), parent.content(), level)
+}
 
 // marshal compresses content with the help of dict, the content of the parent.
-func marshal(form byte, parent, content, dict []byte) []byte {
-	data, packed := compress(content, dict)
+func marshal(form byte, parent, content, dict []byte, level zstd.EncoderLevel) []byte {
+	data, packed := compress(content, dict, level)
 	if packed {
 		form |= formZstd
 	}
@@ -57,25 +55,8 @@ func marshal(form byte, parent, content, dict []byte) []byte {
 	return append(dst, data...)
 }
 
-// marshalChange is MarshalDelta for those who do it often: a small change is compressed with the help of itself alone, which
-// makes it half as large again, and takes a tenth of the work and memory.
-func (s *Schema) marshalChange(parent *Schema) []byte {
-	content := s.appendDelta(nil, parent)
-	if len(content) > smallChange {
-		return marshal(formDelta, parent.ID[:], content, parent.content())
-	}
-	return marshal(formDelta, parent.ID[:], content, nil)
-}
-
-// smallChange is the size of the content of a small change.
-const smallChange = 8 << 10
-
 // compress takes a fresh compressor each time: schemas are rare, and its tables would stand idle.
-func compress(content, dict []byte) ([]byte, bool) {
-	level := zstd.SpeedDefault
-	if dict == nil && len(content) <= smallChange {
-		level = zstd.SpeedFastest
-	}
+func compress(content, dict []byte, level zstd.EncoderLevel) ([]byte, bool) {
 	window := min(max(1<<bits.Len(uint(len(content)+len(dict))), zstd.MinWindowSize), zstdWindow)
 	opts := []zstd.EOption{
 		zstd.WithEncoderLevel(level), zstd.WithWindowSize(window), zstd.WithEncoderConcurrency(1),
@@ -161,7 +142,7 @@ func parseSchemaMessage(msg []byte, lim Limits) (m schemaMessage, err error) {
 }
 
 // content unpacks it; parent is that of a delta.
-func (m *schemaMessage) content(parent *Schema, lim Limits) ([]byte, error) {
+func (m *schemaMessage) content(parent *Text, lim Limits) ([]byte, error) {
 	if m.form&formZstd != 0 {
 		var dict []byte
 		if parent != nil {
@@ -239,12 +220,16 @@ func unmarshalChain(id SchemaID, msg []byte, fetch func(SchemaID) (*Schema, []by
 
 // schema reads the content; parent is that of a delta.
 func (m *schemaMessage) schema(parent *Schema, lim Limits) (*Schema, error) {
-	content, err := m.content(parent, lim)
+	if m.form&formDelta == 0 {
+		content, err := m.content(nil, lim)
+		if err != nil {
+			return nil, err
+		}
+		return parseContent(content, lim)
+	}
+	content, err := m.content(parent.Text, lim)
 	if err != nil {
 		return nil, err
-	}
-	if m.form&formDelta == 0 {
-		return parseContent(content, lim)
 	}
 	return parseDelta(content, parent, lim)
 }

@@ -1,8 +1,13 @@
 package frame
 
+import "github.com/klauspost/compress/zstd"
+
 // packed is what a packed schema has in place of its text.
 type packed struct {
 	*Stored
+	// whole is a message in full form to read the text from where the one stored is a change, which takes its parents to
+	// read; nil else.
+	whole []byte
 	bases []float64
 }
 
@@ -17,11 +22,14 @@ func (s *Schema) Pack(m *Stored) *Schema {
 	if m == nil {
 		m = s.Stored()
 	}
-	m.hold(s.Text)
 	p := &packed{Stored: m, bases: make([]float64, len(s.Series))}
 	for i := range s.Series {
 		p.bases[i] = s.Series[i].Base
 	}
+	if m.Parent != nil {
+		p.whole = marshal(0, nil, s.content(), nil, zstd.SpeedFastest)
+	}
+	m.hold(s.Text)
 	return &Schema{ID: s.ID, shape: s.shape, bytes: s.bytes, classes: s.classes, pred: s.pred, packed: p}
 }
 
@@ -31,7 +39,7 @@ func (s *Schema) PackAfter(last *Schema) *Schema {
 	if s.packed != nil || last == nil || last.packed == nil {
 		return s.Pack(nil)
 	}
-	return s.Pack(s.changeOf(last.packed.Stored))
+	return s.Pack(s.changeOf(last.packed))
 }
 
 // Open gives the schema with its text. All who open one at the same time share that, and it is gone when the last of them
@@ -41,4 +49,11 @@ func (s *Schema) Open() *Schema {
 		return s
 	}
 	return &Schema{ID: s.ID, Text: s.packed.text(), shape: s.shape, bytes: s.bytes, classes: s.classes, pred: s.pred}
+}
+
+func (p *packed) text() *Text {
+	if p.whole == nil {
+		return p.Stored.text()
+	}
+	return p.read(func() (*Text, error) { return readText(p.whole, nil) })
 }

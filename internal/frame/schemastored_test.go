@@ -3,7 +3,6 @@ package frame
 import (
 	"bytes"
 	"errors"
-	"math/bits"
 	"runtime"
 	"strings"
 	"testing"
@@ -28,7 +27,7 @@ func TestChangesOfChanges(t *testing.T) {
 	stored := map[SchemaID][]byte{last.ID: last.Stored().Message}
 	whole := map[SchemaID]*Schema{first.ID: first}
 	inFull := 0
-	for i := 1; i <= 3*lastStep; i++ {
+	for i := 1; i <= 150; i++ {
 		made := p.replace(t)
 		whole[made.ID] = made
 		last = made.PackAfter(last)
@@ -44,8 +43,13 @@ func TestChangesOfChanges(t *testing.T) {
 		if depth == 0 {
 			inFull++
 		}
-		if depth != bits.OnesCount(uint(m.step)) || depth > bits.Len(lastStep) {
+		digits := m.step%chainBase + m.step/chainBase%chainBase + m.step/chainBase/chainBase
+		if depth != digits || depth != m.parents() || depth > 3*(chainBase-1) || depth > DefaultLimits().SchemaDepth {
 			t.Fatalf("change %d, step %d: %d parents", i, m.step, depth)
+		}
+		if i%10 == 0 { // not by what was kept to read it faster
+			forget(m)
+			sameText(t, m.text(), made.Text)
 		}
 		forget(m)
 		sameSchema(t, last.Open(), made)
@@ -59,8 +63,11 @@ func TestChangesOfChanges(t *testing.T) {
 		}
 		runtime.KeepAlive(whole)
 	}
-	if inFull != 2 {
-		t.Errorf("%d messages in full form, want one after each %d changes", inFull, lastStep)
+	if inFull > 150/chainBase/chainBase {
+		t.Errorf("%d messages in full form", inFull)
+	}
+	if parentOf(1) != 0 || parentOf(7) != 6 || parentOf(8) != 0 || parentOf(9) != 8 || parentOf(24) != 16 || parentOf(64) != 0 || parentOf(lastStep) != lastStep-1 {
+		t.Error("steps have other parents")
 	}
 
 	good, bad := UnmarshalStored(stored, DefaultLimits())
@@ -70,8 +77,57 @@ func TestChangesOfChanges(t *testing.T) {
 	for _, s := range good {
 		forget(s.Stored())
 		sameSchema(t, s.Open(), whole[s.ID])
-		if after := p.replace(t).PackAfter(s); after.Stored().Parent != nil {
-			t.Fatal("a change of a schema whose place in the row is not known")
+	}
+	if after := p.replace(t).PackAfter(good[0]); after.Stored().Parent != nil {
+		t.Error("a change of a schema whose place in the row is not known")
+	}
+}
+
+// sameText compares words and base values.
+func sameText(t *testing.T, got, want *Text) {
+	t.Helper()
+	if !bytes.Equal(got.content(), want.content()) {
+		t.Fatalf("%d series read, want %d", len(got.Series), len(want.Series))
+	}
+}
+
+// TestSchemaThatComesBack is stored as it was, though the one before is a change of it.
+func TestSchemaThatComesBack(t *testing.T) {
+	p := newPods()
+	first := p.replace(t).Pack(nil)
+	name := p.names[0]
+	p.names[0] = p.name(0)
+	second := mustSchema(t, podFamilies, p.series()).PackAfter(first)
+	p.names[0] = name
+	again := mustSchema(t, podFamilies, p.series())
+	if again.ID != first.ID || second.Stored().Parent != first.Stored() {
+		t.Fatal("it did not come back")
+	}
+	back := again.PackAfter(second)
+	if back.Stored() != first.Stored() || back.PackAfter(second).Stored() != first.Stored() {
+		t.Errorf("it is stored as a change of %v", back.Stored().Parent)
+	}
+	if next := p.replace(t).PackAfter(back).Stored(); next.Parent != first.Stored() || next.step != 1 {
+		t.Errorf("the next one is a change of %s at step %d", next.Parent.ID, next.step)
+	}
+}
+
+// TestUnmarshalStoredDeep: of a chain that is too long, what is near its beginning is read, in whatever order.
+func TestUnmarshalStoredDeep(t *testing.T) {
+	lim := DefaultLimits()
+	p := newPods()
+	last := p.replace(t)
+	messages := map[SchemaID][]byte{last.ID: last.Marshal()}
+	for range lim.SchemaDepth + 4 {
+		made := p.replace(t)
+		messages[made.ID] = made.MarshalDelta(last)
+		last = made
+	}
+	for range 20 {
+		good, bad := UnmarshalStored(messages, lim)
+		var limit *LimitError
+		if len(good) != lim.SchemaDepth+1 || len(bad) != 4 || !errors.As(bad[last.ID], &limit) {
+			t.Fatalf("%d read, %d not: %v", len(good), len(bad), bad[last.ID])
 		}
 	}
 }
@@ -102,7 +158,7 @@ func TestUnmarshalStoredBad(t *testing.T) {
 	second := p.replace(t).PackAfter(first)
 	third := p.replace(t).PackAfter(second)
 	fourth := p.replace(t).PackAfter(third)
-	if second.Stored().Parent.ID != first.ID || third.Stored().Parent.ID != first.ID || fourth.Stored().Parent.ID != third.ID {
+	if second.Stored().Parent.ID != first.ID || third.Stored().Parent.ID != second.ID || fourth.Stored().Parent.ID != third.ID {
 		t.Fatal("the parents are others")
 	}
 	other := mustSchema(t, nil, []Series{{Labels: labels.FromStrings("__name__", "a"), Family: -1}})
@@ -138,8 +194,7 @@ func TestUnmarshalStoredBad(t *testing.T) {
 	check("one is another", damaged, ErrChecksum, 3, third, fourth)
 	circle := map[SchemaID][]byte{first.ID: first.Open().MarshalDelta(second), second.ID: second.Open().MarshalDelta(first)}
 	read, errs := UnmarshalStored(circle, DefaultLimits())
-	var limit *LimitError
-	if len(read) != 0 || !errors.As(errs[first.ID], &limit) {
+	if len(read) != 0 || !errors.Is(errs[first.ID], ErrMalformed) || !errors.Is(errs[second.ID], ErrMalformed) {
 		t.Errorf("a circle: %d read, %v", len(read), errs)
 	}
 }
