@@ -53,7 +53,7 @@ type scrapers struct {
 }
 
 func newScrapers(l load) *scrapers {
-	return &scrapers{load: l, schemas: exposition.NewSchemas(), buffers: &scrape.Buffers{}}
+	return &scrapers{load: l, schemas: exposition.NewPackedSchemas(), buffers: &scrape.Buffers{}}
 }
 
 // instance names a target.
@@ -86,10 +86,15 @@ func (b bundles) Append(n poller.Bundle) error {
 	}
 	var missing []spool.Schema
 	for _, s := range n.Schemas {
-		id := s.ID.String()
-		r.Schemas = append(r.Schemas, id)
-		if !b.disk.Has(id) {
-			missing = append(missing, spool.Schema{ID: id, Subject: b.subjects.Schema(identity, s.ID), Message: s.Marshal()})
+		r.Schemas = append(r.Schemas, s.ID.String())
+		for m := s.Stored(); m != nil; m = m.Parent {
+			given := spool.Schema{ID: m.ID.String(), Subject: b.subjects.Schema(identity, m.ID), Message: m.Message}
+			if m.Parent != nil {
+				given.Parent = m.Parent.ID.String()
+			}
+			if parent, held := b.disk.Parent(given.ID); !held || parent != given.Parent {
+				missing = append(missing, given)
+			}
 		}
 	}
 	return b.disk.Append(r, missing...)

@@ -35,7 +35,7 @@ func multiply(t *testing.T, from, to string, bytes int64) (records int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	schemas := source.Schemas()
+	schemas := source.Schemas(1 << 20)
 	for written := int64(0); written < bytes; {
 		entries, err := source.Read(t.Context(), 0, 1<<20)
 		for after := spool.Position(0); !errors.Is(err, spool.ErrClosed); entries, err = source.Read(t.Context(), after, 1<<20) {

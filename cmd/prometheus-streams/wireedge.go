@@ -129,17 +129,21 @@ func (s *bundleSpool) Append(b poller.Bundle) error {
 		Subject: s.subject, Message: b.Message, Frames: b.Frames, Samples: b.Samples,
 	}
 	var missing []spool.Schema
+	listed := map[frame.SchemaID]struct{}{}
 	for _, schema := range b.Schemas {
 		r.Schemas = append(r.Schemas, schema.ID.String())
-		if s.spool.Has(schema.ID.String()) {
-			continue
-		}
 		for m := schema.Stored(); m != nil; m = m.Parent {
+			if _, twice := listed[m.ID]; twice {
+				break
+			}
+			listed[m.ID] = struct{}{}
 			given := spool.Schema{ID: m.ID.String(), Subject: s.subjects.Schema(s.publisher, m.ID), Message: m.Message}
 			if m.Parent != nil {
 				given.Parent = m.Parent.ID.String()
 			}
-			missing = append(missing, given)
+			if parent, held := s.spool.Parent(given.ID); !held || parent != given.Parent {
+				missing = append(missing, given)
+			}
 		}
 	}
 	err := s.spool.Append(r, missing...)

@@ -21,6 +21,9 @@ const (
 	retainDefault = 2 * time.Minute
 	// retainLeast is how long it stays at least: the disk is told a little later, and not by every timer at once.
 	retainLeast = 10 * time.Second
+	// knownMost is how many schemas of an earlier process are looked up at start: reading each takes about a millisecond, and
+	// nothing is scraped before.
+	knownMost = 5000
 	// retainEvery is how often the servers are asked: they may be others by then.
 	retainEvery = time.Hour
 )
@@ -60,7 +63,7 @@ type waiting interface {
 	Read(ctx context.Context, after spool.Position, max int) ([]spool.Entry, error)
 	Trim(upTo spool.Position) error
 	Schema(id string) (spool.Schema, error)
-	Has(id string) bool
+	Parent(id string) (parent string, ok bool)
 	SetLive(ids []string)
 	Live() []string
 	Held() (records, frames, samples int)
@@ -114,7 +117,7 @@ func (h *house) leftovers(w waiting) (known []*frame.Schema, before *frame.Prede
 	unusable := func(id string, err error) {
 		h.env.Logger.Warn("a schema in the spool cannot be used again", "schema", id, "error", err)
 	}
-	for _, s := range disk.Schemas() {
+	for _, s := range disk.Schemas(knownMost) {
 		id, err := frame.ParseSchemaID(s.ID)
 		if err != nil {
 			unusable(s.ID, err)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -186,7 +187,7 @@ func TestDiskRestart(t *testing.T) {
 			if s, err := d.Schema("s1"); err != nil || s.Subject != "t.schemas.dc1.s1" || len(s.Message) != 500 {
 				t.Errorf("schema %v %v", s, err)
 			}
-			if got := d.Schemas(); len(got) != 1 || got[0].ID != "s1" {
+			if got := d.Schemas(1000); len(got) != 1 || got[0].ID != "s1" {
 				t.Errorf("schemas %v", got)
 			}
 			mustAppend(t, d, record(fmt.Sprintf("r%d", n+1), 10, "s1"))
@@ -345,7 +346,7 @@ func TestDiskSchemas(t *testing.T) {
 		t.Fatalf("a record that names an unknown schema: %v", err)
 	}
 	mustAppend(t, d, record("a", 10, "s1"), schema("s1", 50), schema("unwanted", 50))
-	if d.Has("unwanted") {
+	if has(d, "unwanted") {
 		t.Error("a schema that nobody names is kept")
 	}
 	mustAppend(t, d, record("b", 10, "s2"), schema("s2", 50))
@@ -362,14 +363,14 @@ func TestDiskSchemas(t *testing.T) {
 	_ = d.Trim(3)
 	d.mu.Lock()
 	d.removeDone(true)
-	d.collect(true)
+	d.collect(true, nil)
 	d.mu.Unlock()
-	if d.Has("s1") || !d.Has("s2") {
-		t.Errorf("s1 %v, s2 %v: only the live one is needed", d.Has("s1"), d.Has("s2"))
+	if has(d, "s1") || !has(d, "s2") {
+		t.Errorf("s1 %v, s2 %v: only the live one is needed", has(d, "s1"), has(d, "s2"))
 	}
 	// A damaged file is as good as none.
 	damage(t, d.schemas.file("s2"), func(b []byte) []byte { b[10] ^= 1; return b })
-	if _, err := d.Schema("s2"); !errors.Is(err, ErrNoSchema) || d.Has("s2") {
+	if _, err := d.Schema("s2"); !errors.Is(err, ErrNoSchema) || has(d, "s2") {
 		t.Errorf("damaged schema: %v", err)
 	}
 }
@@ -445,6 +446,7 @@ func FuzzFiles(f *testing.F) {
 	f.Add([]byte("7 3600000 00000000\n"), uint64(7), int64(3600000))
 	f.Add([]byte("-1 x"), uint64(0), int64(0))
 	f.Add([]byte(schemaMagic+"\x00\x00\x00\x00\x01a"), uint64(1)<<63, int64(1)<<62)
+	f.Add([]byte("\x01a\x02bcdef"), uint64(1), int64(1))
 	f.Fuzz(func(t *testing.T, b []byte, floor uint64, ms int64) {
 		file := filepath.Join(t.TempDir(), "position")
 		read := func(b []byte) (Position, time.Duration, error) {
@@ -461,9 +463,25 @@ func FuzzFiles(f *testing.F) {
 		if ms >= 0 && err == nil && (got != Position(floor) || clock < 0) {
 			t.Errorf("%s is read as %d %s", text, got, clock)
 		}
-		sealed := binary.LittleEndian.AppendUint32([]byte(schemaMagic), crc32.Checksum(b, castagnoli))
-		if s, err := parseSchema("x", append(sealed, b...)); err == nil && len(s.Message)+len(s.Subject) > len(b) {
-			t.Errorf("a schema of %d bytes out of %d", len(s.Message), len(b))
+		for _, magic := range []string{schemaMagic, childMagic} {
+			sealed := binary.LittleEndian.AppendUint32([]byte(magic), crc32.Checksum(b, castagnoli))
+			sealed = append(sealed, b...)
+			s, err := parseSchema("x", sealed)
+			if err != nil {
+				continue
+			}
+			if len(s.Message)+len(s.Subject)+len(s.Parent) > len(b) || (s.Parent != "") && magic == schemaMagic {
+				t.Errorf("a schema of %d bytes out of %d, with parent %q", len(s.Message), len(b), s.Parent)
+			}
+			if again, err := parseSchema("x", appendSchema(nil, &s)); err != nil || !reflect.DeepEqual(again, s) {
+				t.Errorf("%+v is written and read as %+v, %v", s, again, err)
+			}
+			if err := os.WriteFile(file, sealed, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if parent, err := parentIn(file); err == nil && parent != s.Parent {
+				t.Errorf("parent %q, want %q", parent, s.Parent)
+			}
 		}
 	})
 }

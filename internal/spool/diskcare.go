@@ -66,7 +66,7 @@ func (d *Disk) care() {
 	d.removeDone(false)
 	if time.Since(d.collected) >= collectEvery {
 		d.collected = time.Now()
-		d.collect(false)
+		d.collect(false, nil)
 	}
 	d.voice.say(d.used(), d.opts.MaxBytes, false)
 	if d.failing == nil {

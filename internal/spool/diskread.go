@@ -73,7 +73,7 @@ func (d *Disk) fromTail(i, most int) []Entry {
 		e := &d.tail[i]
 		size += len(e.Message)
 		out = append(out, e.Entry)
-		out[len(out)-1].Schemas = family(e.Schemas, d.schemas.parent)
+		out[len(out)-1].Schemas = d.schemas.withParents(e.Schemas)
 		d.given[e.Position] = e.counts()
 	}
 	return out
@@ -115,7 +115,7 @@ func (d *Disk) fromDisk(after, limit Position, most int) ([]Entry, <-chan struct
 		d.gap = [2]Position{after, limit}
 	}
 	for i := range out {
-		out[i].Schemas = family(out[i].Schemas, d.schemas.parent)
+		out[i].Schemas = d.schemas.withParents(out[i].Schemas)
 		if out[i].Position > d.floor {
 			d.given[out[i].Position] = out[i].counts()
 		}

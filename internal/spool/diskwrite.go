@@ -19,24 +19,23 @@ func (d *Disk) Append(r Record, schemas ...Schema) error {
 	}
 	e := stamped{Entry: Entry{Record: r, Position: d.last + 1, Appended: time.Now()}, clock: d.clock()}
 	size := r.size()
-	lookUp := offered(d.schemas.parent, schemas)
+	given := newGiven(schemas)
+	lookUp := given.over(d.schemas.parent)
 	for _, id := range r.Schemas {
-		if !whole(id, lookUp) {
+		if !lookUp.whole(id) {
 			return fmt.Errorf("append to the spool: record on %q: %w: %s", r.Subject, ErrNoSchema, id)
 		}
 	}
-	for i := range schemas {
-		if !d.schemas.has(schemas[i].ID) {
-			size += schemas[i].size()
-		}
+	for _, s := range given.taken(r.Schemas, d.schemas.live, d.schemas.parent) {
+		size += onDisk(s.size())
 	}
 	if size > d.opts.MaxBytes {
 		return fmt.Errorf("append to the spool: %w: %d bytes, limit %d", ErrTooLarge, size, d.opts.MaxBytes)
 	}
-	if err := d.makeRoom(size); err != nil {
+	if err := d.makeRoom(size, lookUp.withParents(r.Schemas)); err != nil {
 		return fmt.Errorf("append to the spool: %w", err)
 	}
-	d.schemas.add(r.Schemas, schemas)
+	d.schemas.add(r.Schemas, given)
 	d.last++
 	d.tail = append(d.tail, e)
 	d.tailSize += r.size()
@@ -70,10 +69,10 @@ func (d *Disk) unsaved() int64 {
 	return n
 }
 
-// makeRoom removes what is not needed, and drops the oldest if it must; mu is held.
-func (d *Disk) makeRoom(size int64) error {
+// makeRoom removes what is not needed, and drops the oldest if it must; mu is held. The schemas named in keep are needed.
+func (d *Disk) makeRoom(size int64, keep []string) error {
 	for d.used()+size > d.opts.MaxBytes {
-		if d.removeDone(true) || d.collect(true) {
+		if d.removeDone(true) || d.collect(true, keep) {
 			continue
 		}
 		if d.opts.Refuse {

@@ -62,9 +62,10 @@ func NewMemory(o MemoryOptions) *Memory {
 	return m
 }
 
-// Append takes a record and those of its schemas that the spool may not have yet; the ones it has are ignored. The
-// spool keeps the slices, which must not be changed any more. The error wraps ErrFull, ErrTooLarge, ErrNoSchema (a
-// schema of the record is neither given nor held) or ErrClosed; the record is then not taken.
+// Append takes a record and the schemas that the spool may not have as they are given. It needs all that the record names,
+// and their parents, to be given or held; of those given, the ones that it holds with the same parent are ignored, and so
+// are those that nothing needs. The spool keeps the slices, which must not be changed any more. The error wraps ErrFull,
+// ErrTooLarge, ErrNoSchema (a schema of the record is neither given nor held) or ErrClosed; the record is then not taken.
 func (m *Memory) Append(r Record, schemas ...Schema) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -72,7 +73,8 @@ func (m *Memory) Append(r Record, schemas ...Schema) error {
 		return fmt.Errorf("append to the spool: %w", ErrClosed)
 	}
 	m.expire()
-	alone, added, err := m.cost(r, schemas)
+	given := newGiven(schemas)
+	alone, added, err := m.cost(r, given)
 	switch {
 	case err != nil:
 		return err
@@ -82,7 +84,7 @@ func (m *Memory) Append(r Record, schemas ...Schema) error {
 		return fmt.Errorf("append to the spool: %w: %d bytes, limit %d", ErrFull, m.bytes+added, m.opts.MaxBytes)
 	}
 
-	m.take(r, schemas)
+	m.take(r, given)
 	for m.bytes > m.opts.MaxBytes {
 		m.drop(reasonFull)
 	}
@@ -92,19 +94,19 @@ func (m *Memory) Append(r Record, schemas ...Schema) error {
 }
 
 // cost says what a record takes if it is the only one, and what it adds to what is there.
-func (m *Memory) cost(r Record, schemas []Schema) (alone, added int64, err error) {
+func (m *Memory) cost(r Record, given given) (alone, added int64, err error) {
 	alone, added = r.size(), r.size()
-	lookUp := offered(m.parent, schemas)
-	for _, id := range family(r.Schemas, lookUp) {
-		if !whole(id, lookUp) {
+	lookUp := given.over(m.parent)
+	for _, id := range lookUp.withParents(r.Schemas) {
+		if !lookUp.whole(id) {
 			return 0, 0, fmt.Errorf("append to the spool: record on %q: %w: %s", r.Subject, ErrNoSchema, id)
-		}
-		s := m.schemas[id]
-		if s == nil {
-			s = &held{Schema: schemas[slices.IndexFunc(schemas, func(s Schema) bool { return s.ID == id })]}
 		}
 		if _, live := m.live[id]; live {
 			continue
+		}
+		s := m.schemas[id]
+		if s == nil {
+			s = &held{Schema: *given[id]}
 		}
 		alone += s.size()
 		if s.refs == 0 {
@@ -114,7 +116,7 @@ func (m *Memory) cost(r Record, schemas []Schema) (alone, added int64, err error
 	return alone, added, nil
 }
 
-// parent is for family.
+// parent is for parentOf.
 func (m *Memory) parent(id string) (string, bool) {
 	if s := m.schemas[id]; s != nil {
 		return s.Parent, true
@@ -123,10 +125,13 @@ func (m *Memory) parent(id string) (string, bool) {
 }
 
 // take appends a record that has been checked.
-func (m *Memory) take(r Record, schemas []Schema) {
-	m.hold(r.Schemas, schemas)
+func (m *Memory) take(r Record, given given) {
+	pinned := m.takeGiven(r.Schemas, given)
 	for _, id := range r.Schemas {
 		m.refer(m.schemas[id], 1)
+	}
+	for _, s := range pinned {
+		m.refer(s, -1)
 	}
 	m.last++
 	m.bytes += r.size()
@@ -134,33 +139,52 @@ func (m *Memory) take(r Record, schemas []Schema) {
 	m.metrics.appended.Inc()
 }
 
-// hold takes those of the schemas that are missing and named, or in use.
-func (m *Memory) hold(named []string, schemas []Schema) {
-	if len(schemas) == 0 {
-		return
+// takeGiven takes what is needed of the schemas given. What was there already is referred to once more, and returned: it
+// may have been there for another form of them alone.
+func (m *Memory) takeGiven(named []string, given given) (pinned []*held) {
+	all := given.taken(named, m.live, m.parent)
+	if len(all) == 0 {
+		return nil
 	}
 	wanted := slices.Clone(named)
-	for _, s := range schemas {
-		if _, live := m.live[s.ID]; live {
-			wanted = append(wanted, s.ID)
+	for _, s := range all {
+		wanted = append(wanted, s.ID)
+	}
+	for _, id := range given.over(m.parent).withParents(wanted) {
+		if s := m.schemas[id]; s != nil {
+			m.refer(s, 1)
+			pinned = append(pinned, s)
 		}
 	}
-	lookUp := offered(m.parent, schemas)
 	inUse := false
-	for _, id := range family(wanted, lookUp) {
-		if m.schemas[id] != nil || !whole(id, lookUp) {
-			continue
-		}
-		_, live := m.live[id]
+	for _, s := range all {
+		m.hold(s)
+		_, live := m.live[s.ID]
 		inUse = inUse || live
-		s := &held{Schema: schemas[slices.IndexFunc(schemas, func(s Schema) bool { return s.ID == id })]}
-		m.schemas[id] = s
-		if s.Parent != "" {
-			m.refer(m.schemas[s.Parent], 1)
-		}
 	}
-	if inUse {
+	if inUse { // and their parents with them
 		m.setLive()
+	}
+	return pinned
+}
+
+// hold takes a schema, or another form of one that is held, whose parent is held.
+func (m *Memory) hold(s *Schema) {
+	if s.Parent != "" {
+		m.refer(m.schemas[s.Parent], 1)
+	}
+	old := m.schemas[s.ID]
+	if old == nil {
+		m.schemas[s.ID] = &held{Schema: *s}
+		return
+	}
+	if _, live := m.live[s.ID]; !live && old.refs > 0 {
+		m.bytes += s.size() - old.size()
+	}
+	parent := old.Parent
+	old.Schema = *s
+	if parent != "" {
+		m.refer(m.schemas[parent], -1)
 	}
 }
 
@@ -250,7 +274,7 @@ func (m *Memory) read(after Position, max int) ([]Entry, <-chan struct{}, error)
 		to := min(from+max, len(m.entries))
 		entries := slices.Clone(m.entries[from:to])
 		for i := range entries {
-			entries[i].Schemas = family(entries[i].Schemas, m.parent)
+			entries[i].Schemas = parentOf(m.parent).withParents(entries[i].Schemas)
 		}
 		return entries, nil, nil
 	}
@@ -290,11 +314,12 @@ func (m *Memory) Schema(id string) (Schema, error) {
 	return Schema{}, fmt.Errorf("%w: %s", ErrNoSchema, id)
 }
 
-// Has tells whether the spool holds a schema, so that Append needs it not again.
-func (m *Memory) Has(id string) bool {
+// Parent tells whether the spool holds a schema, and as a change of which parent, if any: held as it would be given, it need
+// not be given again.
+func (m *Memory) Parent(id string) (parent string, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.schemas[id] != nil
+	return m.parent(id)
 }
 
 // SetLive says which schemas the poller uses now: they are kept though no record names them. Ids whose schemas come
@@ -310,7 +335,7 @@ func (m *Memory) SetLive(ids []string) {
 func (m *Memory) setLive() {
 	old := m.live
 	m.live = make(map[string]struct{}, len(m.told))
-	for _, id := range family(m.told, m.parent) {
+	for _, id := range parentOf(m.parent).withParents(m.told) {
 		_, twice := m.live[id]
 		m.live[id] = struct{}{}
 		if _, was := old[id]; was || twice {
@@ -349,7 +374,7 @@ func (m *Memory) Live() []string {
 		}
 	}
 	slices.Sort(ids)
-	return slices.Clone(family(slices.Compact(ids), m.parent))
+	return slices.Clone(parentOf(m.parent).withParents(slices.Compact(ids)))
 }
 
 // Held says how much the spool holds: what is lost if the process ends now.

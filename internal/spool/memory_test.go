@@ -162,7 +162,7 @@ func TestMemorySchemas(t *testing.T) {
 		t.Fatalf("a record that names an unknown schema: %v", err)
 	}
 	mustAppend(t, m, record("a", 10, "s1"), schema("s1", 50), schema("unwanted", 50))
-	if m.Has("unwanted") {
+	if has(m, "unwanted") {
 		t.Error("a schema that nobody names is kept")
 	}
 	mustAppend(t, m, record("b", 10, "s1"))
@@ -175,7 +175,7 @@ func TestMemorySchemas(t *testing.T) {
 		t.Helper()
 		var got []string
 		for _, id := range []string{"s1", "s2", "s3"} {
-			if m.Has(id) {
+			if has(m, id) {
 				got = append(got, id)
 			}
 		}
@@ -231,7 +231,7 @@ func TestMemoryAccounts(t *testing.T) {
 		for _, e := range m.entries[m.head:] {
 			want += e.size()
 			for _, id := range e.Schemas {
-				if !m.Has(id) {
+				if !has(m, id) {
 					t.Fatalf("step %d: the schema %s of a record is gone", i, id)
 				}
 			}

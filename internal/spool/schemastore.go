@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,7 +38,14 @@ type storedSchema struct {
 	inFile bool
 	schema *Schema // while it is in no file
 	idle   time.Time
+	// written is when the file was, if an earlier process wrote it.
+	written time.Time
 }
+
+// onDisk is about what a small file takes.
+func onDisk(size int64) int64 { return (size + diskBlock - 1) / diskBlock * diskBlock }
+
+const diskBlock = 4096
 
 // What a schema's file begins with: one without a parent, one with.
 const (
@@ -69,19 +77,25 @@ func openSchemas(dir string) (*schemaStore, error) {
 			_ = os.Remove(filepath.Join(dir, f.Name()))
 			continue
 		}
-		if info, err := f.Info(); err == nil {
-			s.all[f.Name()] = &storedSchema{parent: parentIn(s.file(f.Name())), size: info.Size(), inFile: true, idle: now}
+		info, err := f.Info()
+		if err != nil {
+			continue
 		}
+		parent, err := parentIn(s.file(f.Name()))
+		if errors.Is(err, errSchemaFile) {
+			_ = os.Remove(s.file(f.Name()))
+		}
+		if err != nil {
+			continue
+		}
+		s.all[f.Name()] = &storedSchema{parent: parent, size: onDisk(info.Size()), inFile: true, idle: now, written: info.ModTime()}
 	}
 	return s, nil
 }
 
 func (s *schemaStore) file(id string) string { return filepath.Join(s.dir, id) }
 
-// has tells whether a schema is there, and its parents.
-func (s *schemaStore) has(id string) bool { return whole(id, s.parent) }
-
-// parent is for family.
+// parent is for parentOf.
 func (s *schemaStore) parent(id string) (string, bool) {
 	if st := s.all[id]; st != nil {
 		return st.parent, true
@@ -89,30 +103,20 @@ func (s *schemaStore) parent(id string) (string, bool) {
 	return "", false
 }
 
-// add takes those of the schemas that are missing and wanted, or in use.
-func (s *schemaStore) add(wanted []string, given []Schema) {
-	if len(given) == 0 {
-		return
-	}
-	wanted = slices.Clone(wanted)
-	for i := range given {
-		if _, live := s.live[given[i].ID]; live {
-			wanted = append(wanted, given[i].ID)
-		}
-	}
-	lookUp := offered(s.parent, given)
-	missing := family(wanted, lookUp)
-	missing = slices.DeleteFunc(slices.Clone(missing), func(id string) bool { return s.has(id) || !whole(id, lookUp) })
-	for _, id := range missing {
-		g := given[slices.IndexFunc(given, func(g Schema) bool { return g.ID == id })]
-		s.all[id] = &storedSchema{parent: g.Parent, size: g.size(), schema: &g, idle: time.Now()}
+// withParents gives schemas that are there, and their parents first.
+func (s *schemaStore) withParents(ids []string) []string { return parentOf(s.parent).withParents(ids) }
+
+// add takes those of the schemas given that it does not have as they are, and that are named or in use.
+func (s *schemaStore) add(named []string, g given) {
+	for _, x := range g.taken(named, s.live, s.parent) {
+		s.all[x.ID] = &storedSchema{parent: x.Parent, size: onDisk(x.size()), schema: x, idle: time.Now()}
 		s.counted = false
 	}
 }
 
 // write puts schemas into files, and their parents, that are in none.
 func (s *schemaStore) write(ids []string) error {
-	for _, id := range family(ids, s.parent) {
+	for _, id := range s.withParents(ids) {
 		st := s.all[id]
 		if st == nil || st.inFile || st.schema == nil {
 			continue
@@ -142,37 +146,55 @@ func appendSchema(dst []byte, s *Schema) []byte {
 }
 
 // parentIn reads the parent's id out of a schema's file; whether all of it is right is seen when it is read.
-func parentIn(file string) string {
+func parentIn(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return ""
+		return "", err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	b := make([]byte, 4096) // subjects are shorter
-	n, _ := io.ReadFull(f, b)
-	if n < 8 || string(b[:4]) != childMagic {
-		return ""
+	n, err := io.ReadFull(f, b)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return "", err
 	}
-	p := parser{b: b[8:n]}
-	p.text()
-	return string(p.text())
+	p := parser{b: b[:n]}
+	s := p.schema()
+	if p.bad {
+		return "", errSchemaFile
+	}
+	return s.Parent, nil
+}
+
+var errSchemaFile = errors.New("not a schema, or damaged")
+
+// schema reads what appendSchema wrote, but for the checksum.
+func (p *parser) schema() (s Schema) {
+	if len(p.b) < 8 || string(p.b[:4]) != schemaMagic && string(p.b[:4]) != childMagic {
+		p.b, p.bad = nil, true
+		return s
+	}
+	child := string(p.b[:4]) == childMagic
+	p.b = p.b[8:]
+	s.Subject = string(p.text())
+	if child {
+		s.Parent = string(p.text())
+	}
+	s.Message = p.b
+	return s
 }
 
 // parseSchema reads a schema's file.
 func parseSchema(id string, b []byte) (Schema, error) {
-	if len(b) < 8 || string(b[:4]) != schemaMagic && string(b[:4]) != childMagic || crc32.Checksum(b[8:], castagnoli) != binary.LittleEndian.Uint32(b[4:]) {
-		return Schema{}, errors.New("not a schema, or damaged")
+	if len(b) < 8 || crc32.Checksum(b[8:], castagnoli) != binary.LittleEndian.Uint32(b[4:]) {
+		return Schema{}, errSchemaFile
 	}
-	p := parser{b: b[8:]}
-	out := Schema{ID: id, Subject: string(p.text())}
-	if string(b[:4]) == childMagic {
-		out.Parent = string(p.text())
-	}
+	p := parser{b: b}
+	s := p.schema()
 	if p.bad {
-		return Schema{}, errors.New("not a schema")
+		return Schema{}, errSchemaFile
 	}
-	out.Message = p.b
-	return out, nil
+	s.ID = id
+	return s, nil
 }
 
 // get reads a schema. A file that is damaged is as good as none.
@@ -219,12 +241,12 @@ func (s *schemaStore) kept() int64 {
 func (s *schemaStore) inUse() []string {
 	ids := make([]string, 0, len(s.live))
 	for id := range s.live {
-		if s.has(id) {
+		if parentOf(s.parent).whole(id) {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
-	return family(ids, s.parent)
+	return s.withParents(ids)
 }
 
 // forgetFiles notes that the files are gone. What was in them is not known any more; the poller gives it again.
@@ -254,12 +276,27 @@ func (d *Disk) Schema(id string) (Schema, error) {
 	return d.schemas.get(id)
 }
 
-// Schemas returns all that the spool holds, so that a poller finds those of its last run again.
-func (d *Disk) Schemas() []Schema {
+// Schemas returns those that a poller of an earlier process used last, so that the next one finds them again: at most about
+// so many, with their parents. They are those of the newest records, and then the newest files.
+func (d *Disk) Schemas(most int) []Schema {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var out []Schema
+	ids := d.namedLast()
+	named := map[string]struct{}{}
+	for _, id := range ids {
+		named[id] = struct{}{}
+	}
+	from := len(ids)
 	for id := range d.schemas.all {
+		if _, twice := named[id]; !twice {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids[from:], func(a, b string) int {
+		return cmp.Or(d.schemas.all[b].written.Compare(d.schemas.all[a].written), strings.Compare(a, b))
+	})
+	var out []Schema
+	for _, id := range d.schemas.withParents(ids[:min(most, len(ids))]) {
 		if s, err := d.schemas.get(id); err == nil {
 			out = append(out, s)
 		}
@@ -267,11 +304,31 @@ func (d *Disk) Schemas() []Schema {
 	return out
 }
 
-// Has tells whether the spool holds a schema, so that Append needs it not again.
-func (d *Disk) Has(id string) bool {
+// namedLast gives the schemas that the newest records name, of two segments; mu is held.
+func (d *Disk) namedLast() (ids []string) {
+	segments := 0
+	for _, s := range slices.Backward(d.segments) {
+		if s.first == 0 {
+			continue
+		}
+		if !s.counted {
+			d.count(s)
+		}
+		ids = slices.AppendSeq(ids, maps.Keys(s.schemas))
+		if segments++; segments == 2 {
+			break
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// Parent tells whether the spool holds a schema, and as a change of which parent, if any: held as it would be given, it need
+// not be given again.
+func (d *Disk) Parent(id string) (parent string, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.schemas.has(id)
+	return d.schemas.parent(id)
 }
 
 // SetLive says which schemas the poller uses now: they are kept though no record names them. Ids whose schemas come with a
@@ -295,8 +352,8 @@ func (d *Disk) Live() []string {
 }
 
 // collect removes the schemas that nothing needs: those that were not needed for long or, at once, all of them. It tells
-// whether it removed any; mu is held.
-func (d *Disk) collect(atOnce bool) bool {
+// whether it removed any; mu is held. Those named in keep are needed too.
+func (d *Disk) collect(atOnce bool, keep []string) bool {
 	s := d.schemas
 	needed := map[string]struct{}{}
 	for _, seg := range d.segments {
@@ -315,9 +372,10 @@ func (d *Disk) collect(atOnce bool) bool {
 	for id := range s.live {
 		needed[id] = struct{}{}
 	}
-	for _, id := range family(slices.Collect(maps.Keys(needed)), s.parent) {
+	for _, id := range keep {
 		needed[id] = struct{}{}
 	}
+	s.need(needed, slices.Collect(maps.Keys(needed)))
 	now := time.Now()
 	var idle []string
 	for id, st := range s.all {
@@ -330,14 +388,12 @@ func (d *Disk) collect(atOnce bool) bool {
 	if !atOnce && !s.told {
 		return false
 	}
-	slices.SortFunc(idle, func(a, b string) int { return s.all[b].idle.Compare(s.all[a].idle) })
+	if !atOnce {
+		s.need(needed, s.stay(idle, now))
+	}
 	removed := false
-	for i, id := range idle {
-		least := keepIdle
-		if i >= keepIdleMost+len(s.live) {
-			least = keepIdleAWhile
-		}
-		if !atOnce && now.Sub(s.all[id].idle) < least {
+	for _, id := range idle {
+		if _, stays := needed[id]; stays {
 			continue
 		}
 		if err := os.Remove(s.file(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -349,6 +405,32 @@ func (d *Disk) collect(atOnce bool) bool {
 		removed = true
 	}
 	return removed
+}
+
+// need puts ids and their parents into a set.
+func (s *schemaStore) need(set map[string]struct{}, ids []string) {
+	for _, id := range s.withParents(ids) {
+		set[id] = struct{}{}
+	}
+}
+
+// stay gives those of the schemas that nothing needs which stay for now, with or without their parents.
+func (s *schemaStore) stay(idle []string, now time.Time) []string {
+	slices.SortFunc(idle, func(a, b string) int {
+		return cmp.Or(s.all[b].idle.Compare(s.all[a].idle), s.all[b].written.Compare(s.all[a].written))
+	})
+	n := 0
+	for n < len(idle) {
+		least := keepIdle
+		if n >= keepIdleMost+len(s.live) {
+			least = keepIdleAWhile
+		}
+		if now.Sub(s.all[idle[n]].idle) >= least {
+			break
+		}
+		n++
+	}
+	return idle[:n]
 }
 
 // syncSchemas has the disk keep schemas that were written.

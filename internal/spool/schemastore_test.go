@@ -45,7 +45,7 @@ func TestIdleSchemasAreCounted(t *testing.T) {
 	check("files forgotten")
 	d.mu.Lock()
 	_, _ = d.schemas.get("s1")
-	d.collect(true)
+	d.collect(true, nil)
 	d.mu.Unlock()
 	check("collected")
 }

@@ -8,7 +8,6 @@ package spool
 
 import (
 	"errors"
-	"slices"
 	"time"
 )
 
@@ -49,64 +48,6 @@ type Schema struct {
 	Subject string
 	Message []byte
 }
-
-// family gives ids with those of their parents, each once and after its own parent. parentOf tells whether a schema is there,
-// and which parent it has.
-func family(ids []string, parentOf func(id string) (parent string, ok bool)) []string {
-	alone := true
-	for _, id := range ids {
-		parent, _ := parentOf(id)
-		alone = alone && parent == ""
-	}
-	if alone {
-		return ids
-	}
-	all := make([]string, 0, 2*len(ids))
-	listed := make(map[string]struct{}, 2*len(ids))
-	for _, id := range ids {
-		from := len(all)
-		for id != "" {
-			if _, twice := listed[id]; twice {
-				break
-			}
-			listed[id] = struct{}{}
-			all = append(all, id)
-			id, _ = parentOf(id)
-		}
-		slices.Reverse(all[from:])
-	}
-	return all
-}
-
-// whole tells whether a schema and all its parents are there.
-func whole(id string, parentOf func(id string) (parent string, ok bool)) bool {
-	for range maxParents {
-		parent, ok := parentOf(id)
-		if !ok || parent == "" {
-			return ok
-		}
-		id = parent
-	}
-	return false
-}
-
-// offered looks up schemas among those that a spool has whole, and else those that it is given.
-func offered(has func(id string) (parent string, ok bool), given []Schema) func(id string) (parent string, ok bool) {
-	return func(id string) (string, bool) {
-		if whole(id, has) {
-			return has(id)
-		}
-		for i := range given {
-			if given[i].ID == id {
-				return given[i].Parent, true
-			}
-		}
-		return "", false
-	}
-}
-
-// maxParents bounds how many parents a schema may have.
-const maxParents = 100
 
 // Entry is a record as it is read back.
 type Entry struct {
