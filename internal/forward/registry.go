@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/spool"
@@ -28,16 +29,16 @@ type connecter interface{ Connections() uint64 }
 
 // registry is what the forwarder knows of the stream of schemas.
 type registry struct {
-	stored map[string]struct{} // acknowledged in this process
+	stored map[string]uint64   // acknowledged in this process, in which connection
 	most   int                 // ids in stored, above which those that are not in use are forgotten
-	aside  map[string]struct{} // cannot be stored; tried again at the next refresh
+	aside  map[string]string   // cannot be stored, for what reason; tried again at the next refresh
 	absent map[string]struct{} // were missing in the spool once
 	due    time.Time           // of the next refresh
 	last   time.Time           // refresh
 }
 
 func newRegistry() registry {
-	return registry{most: maxStored, stored: map[string]struct{}{}, aside: map[string]struct{}{}, absent: map[string]struct{}{}}
+	return registry{most: maxStored, stored: map[string]uint64{}, aside: map[string]string{}, absent: map[string]struct{}{}}
 }
 
 // forget takes nothing for stored any more.
@@ -53,10 +54,18 @@ func (g *registry) hasten(notBefore time.Duration) {
 	}
 }
 
-func (g *registry) settled(id string) bool {
-	_, stored := g.stored[id]
-	_, aside := g.aside[id]
-	return stored || aside
+// settled tells that a schema is stored, or set aside for a reason that has not gone away.
+func (f *Forwarder) settled(id string) bool {
+	g := &f.registry
+	if _, stored := g.stored[id]; stored {
+		return true
+	}
+	reason, aside := g.aside[id]
+	if reason != reasonMissing {
+		return aside
+	}
+	_, err := f.spool.Schema(id)
+	return err != nil
 }
 
 // refresh stores all schemas in use again when it is time.
@@ -83,26 +92,33 @@ func (f *Forwarder) refresh(ctx context.Context) error {
 	return nil
 }
 
-func among(ids []string, set map[string]struct{}) map[string]struct{} {
-	kept := make(map[string]struct{}, len(ids))
+func among[V any](ids []string, set map[string]V) map[string]V {
+	kept := make(map[string]V, len(ids))
 	for _, id := range ids {
-		if _, ok := set[id]; ok {
-			kept[id] = struct{}{}
+		if v, ok := set[id]; ok {
+			kept[id] = v
 		}
 	}
 	return kept
 }
 
-// storeNeeded stores the schemas that messages need and the registry has not acknowledged in this process.
+// storeNeeded stores the schemas that messages need and the registry has not acknowledged in this process. With one that is
+// new, those of its message that were stored over an earlier connection are stored again: that one may have led to another
+// hub, and the new one may go back to them.
 func (f *Forwarder) storeNeeded(ctx context.Context, entries []spool.Entry) error {
 	var ids []string
 	listed := map[string]struct{}{}
 	for _, e := range entries {
+		fresh := slices.ContainsFunc(e.Schemas, func(id string) bool { return !f.settled(id) })
 		for _, id := range e.Schemas {
-			if _, twice := listed[id]; !twice && !f.registry.settled(id) {
-				listed[id] = struct{}{}
-				ids = append(ids, id)
+			if _, twice := listed[id]; twice || !fresh {
+				continue
 			}
+			if in, stored := f.registry.stored[id]; stored && in == f.connections || !stored && f.settled(id) {
+				continue
+			}
+			listed[id] = struct{}{}
+			ids = append(ids, id)
 		}
 	}
 	if err := f.store(ctx, ids); err != nil {
@@ -158,7 +174,7 @@ func (f *Forwarder) storeBatch(ctx context.Context, ids []string) error {
 		}
 		switch {
 		case r.Err == nil:
-			f.registry.stored[p.ID] = struct{}{}
+			f.registry.stored[p.ID] = f.connections
 			delete(f.registry.aside, p.ID)
 			f.metrics.schemas.Inc()
 		case most != f.parts.most && errors.Is(r.Err, stream.ErrTooLarge): // it was sent before the limit was known
@@ -197,7 +213,7 @@ func (f *Forwarder) schemaAside(id, reason string, args ...any) {
 	if _, known := f.registry.aside[id]; known {
 		return
 	}
-	f.registry.aside[id] = struct{}{}
+	f.registry.aside[id] = reason
 	f.metrics.asideSchemas.WithLabelValues(reason).Inc()
 	f.log.Error("cannot store a schema: the receiver cannot read the samples that need it",
 		append([]any{"schema", id, "reason", reason}, args...)...)

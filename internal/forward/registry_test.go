@@ -156,6 +156,55 @@ func TestLiveSchemasAreStoredAgain(t *testing.T) {
 	})
 }
 
+// link is a publisher that tells how often its connection came back.
+type link struct {
+	*hub
+	connections atomic.Uint64
+}
+
+func (l *link) Connections() uint64 { return l.connections.Load() }
+
+// Parents are stored before the schemas that are changes of them, and again with a new one after a reconnect, which may have
+// led to another hub; what needs nothing new does not wait for that.
+func TestParentsOfSchemas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, Config{})
+		l := &link{hub: b.hub}
+		b.f.publisher = l
+		b.start()
+		schema := func(id, parent string) spool.Schema {
+			return spool.Schema{ID: id, Parent: parent, Subject: schemasSubject + id, Message: []byte("schema " + id)}
+		}
+		send := func(message, id string, given ...spool.Schema) {
+			t.Helper()
+			if err := b.spool.Append(spool.Record{Subject: framesSubject, Message: []byte(message), Schemas: []string{id}}, given...); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		b.spool.SetLive([]string{"s2"})
+		send("a", "s2", schema("s2", "s1"), schema("s1", ""))
+		want := "schemas.dc1.s1 schema s1|schemas.dc1.s2 schema s2|frames.dc1.live a"
+		if got := strings.Join(b.hub.stored, "|"); got != want {
+			t.Errorf("stored %s, want %s", got, want)
+		}
+		l.connections.Add(1)
+		send("b", "s2")
+		b.schemas("s1:1 s2:1")
+		b.spool.SetLive([]string{"s3"})
+		send("c", "s3", schema("s3", "s2"), schema("s2", "s1"), schema("s1", ""))
+		b.schemas("s1:2 s2:2 s3:1")
+		if got := strings.Join(b.hub.stored[len(b.hub.stored)-4:], "|"); got != "schemas.dc1.s1 schema s1|schemas.dc1.s2 schema s2|schemas.dc1.s3 schema s3|frames.dc1.live c" {
+			t.Errorf("stored %s at the end", got)
+		}
+		b.spool.SetLive([]string{"s4"})
+		send("d", "s4", schema("s4", "s3"), schema("s3", "s2"), schema("s2", "s1"), schema("s1", ""))
+		b.schemas("s1:2 s2:2 s3:1 s4:1")
+		time.Sleep(5 * time.Minute)
+		b.schemas("s1:3 s2:3 s3:2 s4:2")
+	})
+}
+
 // What is remembered of schemas that come and go is bounded; one that comes back is stored again.
 func TestManySchemas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -195,7 +244,7 @@ func TestSequenceGoesBack(t *testing.T) {
 func TestSchemaMissingInTheSpool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := spool.NewMemory(spool.MemoryOptions{})
-		b := newBench(t, Config{Spool: forgetful{memory}})
+		b := newBench(t, Config{Spool: forgetful{memory, new(atomic.Bool)}})
 		b.spool = memory
 		b.appendWith("a", "s1")
 		b.appendWith("b", "s2")
@@ -208,11 +257,35 @@ func TestSchemaMissingInTheSpool(t *testing.T) {
 	})
 }
 
-// forgetful has lost the schema s1.
-type forgetful struct{ *spool.Memory }
+// A schema that the spool lost is stored once the poller has given it again.
+func TestSchemaMissingForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := spool.NewMemory(spool.MemoryOptions{})
+		var found atomic.Bool
+		b := newBench(t, Config{Spool: forgetful{memory, &found}})
+		b.spool = memory
+		b.start()
+		b.appendWith("a", "s1")
+		time.Sleep(time.Minute)
+		b.logged("cannot store a schema", 1)
+		found.Store(true)
+		b.appendWith("b", "s1")
+		time.Sleep(time.Second)
+		b.schemas("s1:1")
+		if got := strings.Join(b.hub.messages(), ""); got != "ab" {
+			t.Errorf("stored %q", got)
+		}
+	})
+}
+
+// forgetful has lost the schema s1, until it is found again.
+type forgetful struct {
+	*spool.Memory
+	found *atomic.Bool
+}
 
 func (f forgetful) Schema(id string) (spool.Schema, error) {
-	if id == "s1" {
+	if id == "s1" && !f.found.Load() {
 		return spool.Schema{}, spool.ErrNoSchema
 	}
 	return f.Memory.Schema(id)
