@@ -187,14 +187,18 @@ func (p *Pipeline) schemaAnswer(ctx context.Context, l *lane, id frame.SchemaID,
 		return
 	}
 	if err != nil {
-		before, more := l.block.age, max(tick, p.now.Sub(asked))
-		l.waited += more
+		// A question stands for the time since the one before it, if that was not long ago: there is one a tick.
+		more := max(tick, p.now.Sub(asked))
+		l.waited += min(more, p.now.Sub(l.answered))
+		l.answered = p.now
 		if l.block.age += more; l.block.age < p.Limits.SchemaAge {
 			return
 		}
 		level := slog.LevelError
-		if before >= p.Limits.SchemaAge {
-			level = slog.LevelDebug // said before
+		if _, said := l.abandoned[id]; said || p.now.Sub(l.lamented) < p.Limits.SchemaAge {
+			level = slog.LevelDebug
+		} else {
+			l.lamented = p.now
 		}
 		p.Logger.Log(ctx, level, "schema is nowhere to be found: its frames are lost", "publisher", l.key.publisher,
 			"lane", l.key.lane, "epoch", l.key.epochText(), "schema", id.String(), "error", err)

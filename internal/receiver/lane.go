@@ -52,8 +52,11 @@ type lane struct {
 	readBack  time.Duration
 	// abandoned schemas are not waited for any more, only asked for now and then; the value is when last.
 	abandoned map[frame.SchemaID]time.Time
-	// waited is how long schemas were waited for in all: what came before that has waited too, whichever it needs.
-	waited time.Duration
+	// waited is how long schemas were waited for in all, up to answered, when one was last answered to be missing: what came
+	// before that has waited too, whichever it needs.
+	waited   time.Duration
+	answered time.Time
+	lamented time.Time // when the loss of one was last said aloud
 
 	totals    frame.Totals // as of the last bundle decoded
 	hasTotals bool

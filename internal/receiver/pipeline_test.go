@@ -304,6 +304,29 @@ func TestManySchemasNowhere(t *testing.T) {
 	})
 }
 
+// TestSchemaBehindOthersNowhere: what came a moment ago is waited for, however many before it are given up.
+func TestSchemaBehindOthersNowhere(t *testing.T) {
+	each(t, func(t *testing.T, w *world, a *site) {
+		const many = 30
+		w.start()
+		for i := range many {
+			a.rename(fmt.Sprint("noise_", i))
+			w.forget(a.schema.ID)
+			a.send()
+			time.Sleep(900 * time.Millisecond)
+		}
+		a.rename("late")
+		w.forget(a.schema.ID)
+		a.send()
+		time.Sleep(20 * time.Second)
+		a.rename("late")
+		time.Sleep(20 * time.Second)
+		w.stop()
+		w.sink.want(t, fmt.Sprintf("A/%d", many+1))
+		w.wantMetric(many, "dropped_frames_total", "reason", "schema_not_found")
+	})
+}
+
 func TestSilentRegistryHolds(t *testing.T) {
 	each(t, func(t *testing.T, w *world, a *site) {
 		w.registry = errors.New("no answer")

@@ -135,28 +135,42 @@ func (s *Schemas) Lookup(id frame.SchemaID) *frame.Schema {
 	return schema
 }
 
-// Fetch asks the registries in turn for a schema, verifies and keeps it. The error wraps stream.ErrNotFound only if all
-// of them answered that they do not have it, or with something that it is not.
+// Fetch asks the registries in turn for a schema, verifies and keeps it, and the parents that it is a change of. The error
+// wraps stream.ErrNotFound only if all of them answered that they do not have it, or with something that it is not.
 func (s *Schemas) Fetch(ctx context.Context, publisher string, id frame.SchemaID, registries []Registry) (*frame.Schema, error) {
-	if schema := s.Lookup(id); schema != nil {
+	f := fetching{schemas: s, publisher: publisher, most: (s.limits.SchemaDepth + 1) * len(registries)}
+	return f.fetch(ctx, id, registries)
+}
+
+// fetching is one schema on its way, with its parents.
+type fetching struct {
+	schemas   *Schemas
+	publisher string
+	// asked is how many questions were put, of which there may be as many as parents without detours need: what refers to
+	// itself, in whatever registries, comes to an end.
+	asked, most int
+}
+
+func (f *fetching) fetch(ctx context.Context, id frame.SchemaID, registries []Registry) (*frame.Schema, error) {
+	if schema := f.schemas.Lookup(id); schema != nil {
 		return schema, nil
 	}
-	notFound := 0
-	var errs []error
-	for _, r := range registries {
-		schema, err := s.ask(ctx, r, publisher, id)
+	var absent, unknown []error
+	for i, r := range registries {
+		schema, err := f.ask(ctx, r, id, append([]Registry{r}, slices.Delete(slices.Clone(registries), i, i+1)...))
 		if err == nil {
 			return schema, nil
 		}
 		if errors.Is(err, stream.ErrNotFound) || unusable(err) {
-			notFound++
+			absent = append(absent, err)
+		} else {
+			unknown = append(unknown, err)
 		}
-		errs = append(errs, err)
 	}
-	if notFound == len(registries) {
-		return nil, fmt.Errorf("schema %s of publisher %q: %w: %w", id, publisher, stream.ErrNotFound, errors.Join(errs...))
+	if len(unknown) > 0 {
+		return nil, fmt.Errorf("schema %s of publisher %q: %w", id, f.publisher, errors.Join(unknown...))
 	}
-	return nil, fmt.Errorf("schema %s of publisher %q: %w", id, publisher, errors.Join(errs...))
+	return nil, fmt.Errorf("schema %s of publisher %q: %w: %w", id, f.publisher, stream.ErrNotFound, errors.Join(absent...))
 }
 
 // unusable tells that a registry's answer is not the schema that it should be, so that it has none.
@@ -165,20 +179,25 @@ func unusable(err error) bool {
 	return errors.Is(err, frame.ErrMalformed) || errors.Is(err, frame.ErrChecksum) || errors.Is(err, frame.ErrNoParent) || errors.As(err, &limit)
 }
 
-// ask asks one registry for a schema and, if it is there as a delta, for its parents.
-func (s *Schemas) ask(ctx context.Context, r Registry, publisher string, id frame.SchemaID) (*frame.Schema, error) {
-	ctx, cancel := context.WithTimeout(ctx, schemaFetchTimeout)
-	defer cancel()
-	msg, err := r.Schema(ctx, publisher, id)
+// ask asks one registry for a schema and, if it is there as a change, it and then the others for the parents.
+func (f *fetching) ask(ctx context.Context, r Registry, id frame.SchemaID, registries []Registry) (*frame.Schema, error) {
+	s := f.schemas
+	if f.asked++; f.asked > f.most {
+		return nil, &frame.LimitError{What: "messages asked for to read one schema", Got: uint64(f.asked), Max: uint64(f.most)}
+	}
+	msg, err := s.message(ctx, r, f.publisher, id)
 	if err != nil {
 		return nil, err
 	}
-	parent := func(id frame.SchemaID) (*frame.Schema, []byte, error) {
-		if schema := s.Lookup(id); schema != nil {
-			return schema, nil, nil
+	of, change, err := frame.SchemaParent(msg, s.limits)
+	if err != nil {
+		return nil, err
+	}
+	var parent *frame.Schema
+	if change {
+		if parent, err = f.fetch(ctx, of, registries); err != nil {
+			return nil, fmt.Errorf("parent: %w", err)
 		}
-		msg, err := r.Schema(ctx, publisher, id)
-		return nil, msg, err
 	}
 	select {
 	case s.unpack <- struct{}{}:
@@ -186,12 +205,19 @@ func (s *Schemas) ask(ctx context.Context, r Registry, publisher string, id fram
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	schema, err := frame.UnmarshalSchemaDelta(id, msg, parent, s.limits)
+	schema, err := frame.UnmarshalSchemaDelta(id, msg, func(frame.SchemaID) (*frame.Schema, []byte, error) { return parent, nil, nil }, s.limits)
 	if err != nil {
 		return nil, err
 	}
 	s.keep(schema)
 	return schema, nil
+}
+
+// message puts one question.
+func (s *Schemas) message(ctx context.Context, r Registry, publisher string, id frame.SchemaID) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, schemaFetchTimeout)
+	defer cancel()
+	return r.Schema(ctx, publisher, id)
 }
 
 // keep puts a verified schema into memory and, in full form, onto the disk.
