@@ -96,7 +96,7 @@ bench: ## CPU, memory and wire bytes beside other programs, printed as a table
 	./bench/run
 
 bench-corpus: ## bytes per sample of real targets on the wire, all in, and their geometric mean
-	go test -count=1 -run '^TestCorpusSize$$' -v ./internal/frame
+	go test -count=1 -run '^TestCorpusSize$$' -v ./internal/exposition
 
 fuzz: ## every fuzz test for FUZZTIME (30s), FUZZJOBS (2) at a time
 	./tools/fuzz $(FUZZTIME)

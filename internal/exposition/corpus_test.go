@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,10 +22,30 @@ import (
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
+// wholeCorpus are about forty scrapes of each of four real programs, in a row.
+const wholeCorpus = "../../bench/testdata/scrapes.tar.zst"
+
+// exposed is one scrape of a program.
+type exposed struct {
+	ms   int64
+	body []byte
+}
+
 // corpus gives some scrapes of real programs, by program, in order.
 func corpus(t testing.TB) map[string][][]byte {
 	t.Helper()
-	f, err := os.Open("testdata/scrapes.tar.zst")
+	bodies := map[string][][]byte{}
+	for name, scrapes := range readCorpus(t, "testdata/scrapes.tar.zst") {
+		for _, s := range scrapes {
+			bodies[name] = append(bodies[name], s.body)
+		}
+	}
+	return bodies
+}
+
+func readCorpus(t testing.TB, file string) map[string][]exposed {
+	t.Helper()
+	f, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +55,7 @@ func corpus(t testing.TB) map[string][][]byte {
 		t.Fatal(err)
 	}
 	defer z.Close()
-	bodies := map[string][][]byte{}
+	all := map[string][]exposed{}
 	for r := tar.NewReader(z); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -43,20 +64,25 @@ func corpus(t testing.TB) map[string][][]byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.Typeflag != tar.TypeReg {
+		if h.Typeflag != tar.TypeReg || path.Ext(h.Name) != ".txt" {
 			continue
 		}
 		body, err := io.ReadAll(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		dir := path.Dir(h.Name)
-		bodies[dir] = append(bodies[dir], body)
+		_, at, _ := strings.Cut(strings.TrimSuffix(path.Base(h.Name), ".txt"), "-")
+		ms, err := strconv.ParseInt(at, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := path.Dir(h.Name)
+		all[name] = append(all[name], exposed{ms, body})
 	}
-	if len(bodies) != 4 {
-		t.Fatalf("the corpus has %d programs", len(bodies))
+	if len(all) != 4 {
+		t.Fatalf("%s has %d programs", file, len(all))
 	}
-	return bodies
+	return all
 }
 
 func corpusRules() Rules {
@@ -64,13 +90,13 @@ func corpusRules() Rules {
 }
 
 func TestCorpus(t *testing.T) {
-	for name, bodies := range corpus(t) {
+	for name, scrapes := range readCorpus(t, wholeCorpus) {
 		t.Run(name, func(t *testing.T) {
 			l, r := NewLayout(corpusRules(), NewPackedSchemas()), newReference(corpusRules())
 			var last *frame.Schema
-			for i, body := range bodies {
+			for i, s := range scrapes {
 				runtime.GC() // what no one has open is read from its message again
-				p := check(t, l, r, body, textType)
+				p := check(t, l, r, s.body, textType)
 				if p.Skipped != (Skipped{}) {
 					t.Errorf("scrape %d: skipped %+v", i, p.Skipped)
 				}
@@ -82,8 +108,8 @@ func TestCorpus(t *testing.T) {
 				}
 				last = p.Schema
 			}
-			for _, body := range bodies {
-				check(t, l, r, body, textType)
+			for _, s := range scrapes {
+				check(t, l, r, s.body, textType)
 				if !l.skeleton.positional {
 					t.Error("an ordinary exposition is not for the fast path")
 				}

@@ -6,10 +6,14 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 	"weak"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
+
+// keepKnown is for how long after the start schemas from before it are kept for targets that were not scraped yet.
+const keepKnown = 30 * time.Minute
 
 // Schemas holds what the layouts of all targets share: targets of equal shape have one schema, and one copy of the
 // lines of their expositions. What no layout uses any more is let go. It is safe for concurrent use.
@@ -19,8 +23,9 @@ type Schemas struct {
 	seed maphash.Seed
 
 	mu sync.Mutex
-	// known are schemas from before the start, until a layout asks for their shape.
+	// known are schemas from before the start, until a layout asks for their shape, or until it is too late for that.
 	known     map[frame.SchemaID]*frame.Schema
+	knownTill time.Time
 	catalogs  map[frame.SchemaID]weak.Pointer[catalog]
 	skeletons map[uint64]weak.Pointer[skeleton]
 	// passes is memory for parses that need more than the lines they know; turns has one place for each that may run.
@@ -47,6 +52,7 @@ func newSchemas(packed bool, known []*frame.Schema) *Schemas {
 	for _, k := range known {
 		s.known[k.Shape()] = k
 	}
+	s.knownTill = time.Now().Add(keepKnown)
 	return s
 }
 
@@ -63,6 +69,9 @@ func (s *Schemas) catalog(made *frame.Schema, last *catalog) *catalog {
 	shape := made.Shape()
 	s.mu.Lock()
 	c := s.catalogs[shape].Value()
+	if len(s.known) > 0 && time.Now().After(s.knownTill) {
+		s.known = nil
+	}
 	known := s.known[shape]
 	s.mu.Unlock()
 	if c != nil {
