@@ -11,7 +11,7 @@ func TestSummary(t *testing.T) {
 	}
 	var out strings.Builder
 	err := writeSummary(&out, []*Result{
-		result("floor (gzip)", 0, 0.5, 0, 20), result("prometheus-streams, gateway", 1, 0.1, 0.1, 1),
+		result("floor (gzip)", 0, 0.5, 0, 20), result("prometheus-streams, gateway", 1, 0.1, 0.1, 1), result("prometheus-streams, remote write", 1.4, 1.3, 0.4, 60),
 		result("prometheus-streams", 2, 1.2, 0.2, 50), result("prometheus-streams", 1.5, 1.2, 0.2, 60), result("prometheus-streams", 1.6, 1.2, 0.2, 70),
 		result("Prometheus agent", 16, 4, 0, 300), result("vmagent, its own protocol", 14, 2.4, 0, 64), result("vmagent, remote write", 30, 2.5, 0, 50),
 	})
@@ -24,6 +24,8 @@ func TestSummary(t *testing.T) {
 		"| edge memory, MiB | **60** | 50 (vmagent, remote write) | 1.20 | 50 | 1.20 | ≤ 1 × vmagent | **no** |\n",
 		"| central CPU, seconds per million samples | **0.20** | - | - | - | - | ≤ 0.25 | yes |\n",
 		"| scrape to arrival, 99th percentile, ms | **-** | - | - | - | - | ≤ 350 | - |\n",
+		"| central CPU with remote write, seconds per million samples | **0.40** | - | - | - | - |  | - |\n",
+		"| scrape to arrival by remote write, median, ms | **140** | 1400 (vmagent, its own protocol) | 0.10 | 1400 | 0.10 | ≤ 200 | yes |\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
