@@ -271,6 +271,41 @@ func FuzzSchema(f *testing.F) {
 	})
 }
 
+// FuzzStored takes its input as what a spool on disk has of two schemas, the second maybe as a change of the first.
+func FuzzStored(f *testing.F) {
+	w := newWorld(9, 12)
+	parent := w.schema
+	w.insert()
+	w.remake()
+	f.Add(w.schema.MarshalDelta(parent), w.schema.appendDelta(nil, parent.Text))
+	f.Add(w.schema.Marshal(), w.schema.content())
+	f.Fuzz(func(t *testing.T, message, content []byte) {
+		lim := fuzzLimits()
+		messages := map[SchemaID][]byte{parent.ID: parent.Marshal(), {1}: message, {2}: content}
+		made, _ := parseDelta(content, parent, lim)
+		if made != nil {
+			messages[made.ID] = made.MarshalDelta(parent)
+		}
+		good, bad := UnmarshalStored(messages, lim)
+		for id, err := range bad {
+			if !readable(err) {
+				t.Fatalf("%s is refused with %v", id, err)
+			}
+		}
+		found := map[SchemaID]*Schema{}
+		for _, s := range good {
+			forget(s.Stored())
+			found[s.ID] = s.Open()
+		}
+		if found[parent.ID] == nil || made != nil && found[made.ID] == nil {
+			t.Fatalf("%d read, %v", len(good), bad)
+		}
+		if made != nil {
+			sameSchema(t, found[made.ID], made)
+		}
+	})
+}
+
 // FuzzRoundTrip takes its input as the values of some scrapes, eight bytes each.
 func FuzzRoundTrip(f *testing.F) {
 	f.Add(uint64(1), []byte("12345678abcdefgh12345678ABCDEFGH"))

@@ -2,6 +2,8 @@ package frame
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"math"
 	"os"
 	"path/filepath"
@@ -54,6 +56,34 @@ func TestGolden(t *testing.T) {
 		}
 		if out.String() != string(want) {
 			t.Errorf("%s says\n%s\nwant\n%s", file, out.String(), want)
+		}
+	}
+}
+
+// TestGoldenFilesStay: to SHA256SUMS, which sha256sum writes, lines are added; none that is there changes.
+func TestGoldenFilesStay(t *testing.T) {
+	sums, err := os.ReadFile("testdata/golden/SHA256SUMS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{"SHA256SUMS": true}
+	for line := range strings.Lines(string(sums)) {
+		sum, name, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		listed[name] = true
+		b, err := os.ReadFile(filepath.Join("testdata", "golden", name))
+		if err != nil {
+			t.Error(err)
+		} else if got := sha256.Sum256(b); hex.EncodeToString(got[:]) != sum {
+			t.Errorf("%s was changed: it is to be read for ever", name)
+		}
+	}
+	files, err := os.ReadDir("testdata/golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !listed[f.Name()] {
+			t.Errorf("%s is not in SHA256SUMS", f.Name())
 		}
 	}
 }
