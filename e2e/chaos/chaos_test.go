@@ -190,6 +190,9 @@ func play(t *testing.T, st stage, faults []fault, rounds int) {
 	s := &site{t: t, run: 1, random: rand.New(rand.NewPCG(seed, 0)), hub: st.hub}
 	s.recorder = st.startRecorder(t, builds, ports.Next(t)).Ready(t)
 	all := targets.Many(t, "node", 8, 20)
+	for i, g := range all {
+		g.Churn = i // so that schemas come and go too, of all but the first
+	}
 	s.poller = st.startPoller(t, builds, ports.Next(t), all)
 	s.recorder.WaitNumbers(t, 60*time.Second, map[*harness.Target]int{all[0]: 3})
 
