@@ -109,7 +109,7 @@ func TestKills(t *testing.T) {
 	end.to = time.Now()
 
 	drained(t, server, recorder)
-	checkAlready(t, recorder)
+	recorder.CheckAlready(t)
 	stopWell(t, recorder.Process)
 	log := recorder.Read(t)
 	a := recorder.Account(t)
@@ -142,23 +142,6 @@ func drained(t *testing.T, server *harness.NATS, recorder *harness.Recorder) {
 		}
 		return nil
 	})
-}
-
-// checkAlready compares the frames that the running recorder says it delivered again with those that its log has from it.
-func checkAlready(t *testing.T, recorder *harness.Recorder) {
-	t.Helper()
-	log := recorder.Read(t)
-	marked := 0
-	for _, f := range log.Frames {
-		if f.InRun == log.Runs && f.Repeated {
-			marked++
-		}
-	}
-	counted := harness.MustScrape(t, recorder.URL+"/metrics").
-		Sum("prometheus_streams_receiver_already_frames_total", harness.Labels{"delivered": "true"})
-	if int(counted) != marked {
-		t.Errorf("run %d counted %v frames as already delivered, its log has %d marked so", log.Runs, counted, marked)
-	}
 }
 
 // The server is killed and comes back while a poller and a receiver go on: nothing is missing.

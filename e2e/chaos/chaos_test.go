@@ -250,6 +250,7 @@ func (s *site) finish(all []*harness.Target) {
 		}
 		return nil
 	})
+	s.recorder.CheckAlready(s.t)
 	if code, took := s.recorder.Stop(15 * time.Second); code != 0 {
 		s.t.Errorf("the recorder ended with exit code %d after %v", code, took)
 	}

@@ -121,6 +121,9 @@ poller_stream: {urls: %s, topic: prometheus, stream: PROMETHEUS}
 		last[g] = g.Numbers()
 	}
 	recorder.WaitNumbers(t, 60*time.Second, last)
+	if n := strings.Count(recorder.Output(), "an epoch ended without a word"); n != 2 {
+		t.Errorf("%d lines tell of epochs with an unknown end, 2 have one", n)
+	}
 	unclean := harness.MustScrape(t, recorder.URL+"/metrics").Sum("prometheus_streams_receiver_unclean_epochs_total", nil)
 	if unclean != 2 {
 		t.Errorf("%v epochs were reported to have an unknown end, 2 have", unclean)

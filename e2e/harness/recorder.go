@@ -115,3 +115,19 @@ func (r *Recorder) WaitNumbers(t testing.TB, limit time.Duration, last map[*Targ
 		return nil
 	})
 }
+
+// CheckAlready compares the frames that the running recorder says it delivered again with those that its log has from it.
+func (r *Recorder) CheckAlready(t testing.TB) {
+	t.Helper()
+	log := r.Read(t)
+	marked := 0
+	for _, f := range log.Frames {
+		if f.InRun == log.Runs && f.Repeated {
+			marked++
+		}
+	}
+	counted := MustScrape(t, r.URL+"/metrics").Sum("prometheus_streams_receiver_already_frames_total", Labels{"delivered": "true"})
+	if int(counted) != marked {
+		t.Errorf("run %d counted %v frames as already delivered, its log has %d marked so", log.Runs, counted, marked)
+	}
+}

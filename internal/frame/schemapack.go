@@ -1,12 +1,16 @@
 package frame
 
-import "github.com/klauspost/compress/zstd"
+import (
+	"fmt"
+
+	"github.com/klauspost/compress/s2"
+)
 
 // packed is what a packed schema has in place of its text.
 type packed struct {
 	*Stored
-	// whole is a message in full form to read the text from where the one stored is a change, which takes its parents to
-	// read; nil else.
+	// whole is the content, compressed in haste, to read the text from where the message stored is a change, which takes its
+	// parents to read; nil else.
 	whole []byte
 	bases []float64
 }
@@ -27,7 +31,7 @@ func (s *Schema) Pack(m *Stored) *Schema {
 		p.bases[i] = s.Series[i].Base
 	}
 	if m.Parent != nil {
-		p.whole = marshal(0, nil, s.content(), nil, zstd.SpeedFastest)
+		p.whole = s2.Encode(nil, s.content())
 	}
 	m.hold(s.Text)
 	return &Schema{ID: s.ID, shape: s.shape, bytes: s.bytes, classes: s.classes, pred: s.pred, packed: p}
@@ -55,5 +59,11 @@ func (p *packed) text() *Text {
 	if p.whole == nil {
 		return p.Stored.text()
 	}
-	return p.read(func() (*Text, error) { return readText(p.whole, nil) })
+	return p.read(func() (*Text, error) {
+		content, err := s2.Decode(nil, p.whole)
+		if err != nil {
+			return nil, fmt.Errorf("content kept in memory: %w", err)
+		}
+		return parseText(content, withoutLimits())
+	})
 }

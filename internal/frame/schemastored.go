@@ -109,9 +109,7 @@ func (m *Stored) read(anew func() (*Text, error)) *Text {
 
 // readText reads a message in full form, or one that is a change of parent. Limits were kept when the schema was made.
 func readText(message []byte, parent *Text) (*Text, error) {
-	lim := Limits{
-		MessageBytes: math.MaxInt, SchemaBytes: math.MaxInt, Series: math.MaxInt32, Families: math.MaxInt32, Labels: math.MaxInt32,
-	}
+	lim := withoutLimits()
 	m, err := parseSchemaMessage(message, lim)
 	if err != nil {
 		return nil, err
@@ -124,6 +122,12 @@ func readText(message []byte, parent *Text) (*Text, error) {
 		return parseText(content, lim)
 	}
 	return parseChange(content, parent, lim)
+}
+
+func withoutLimits() Limits {
+	return Limits{
+		MessageBytes: math.MaxInt, SchemaBytes: math.MaxInt, Series: math.MaxInt32, Families: math.MaxInt32, Labels: math.MaxInt32,
+	}
 }
 
 // UnmarshalStored reads messages as they were stored, in either form, and packs their schemas. Those that cannot be read,

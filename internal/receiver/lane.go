@@ -259,11 +259,13 @@ func (p *Pipeline) enqueue(l *lane, b *bundle) {
 
 // checkTail counts what is missing of the epoch that a new one names as its predecessor.
 func (p *Pipeline) checkTail(l *lane, pre *frame.Predecessor) {
-	if !pre.Clean {
-		p.metrics.uncleanEpochs.WithLabelValues(p.Name, p.Metrics.names.known(l.key.publisher)).Inc()
-	}
 	k := l.key
 	k.epoch = pre.Epoch
+	if !pre.Clean {
+		p.metrics.uncleanEpochs.WithLabelValues(p.Name, p.Metrics.names.known(l.key.publisher)).Inc()
+		p.Logger.Warn("an epoch ended without a word: what its poller did not have on disk yet is lost, and how much that is is not known",
+			"publisher", k.publisher, "lane", k.lane, "epoch", k.epochText(), "to", pre.Seq)
+	}
 	old := p.lanes[k]
 	if old == nil || old.next == 0 || old.next > pre.Seq {
 		return

@@ -1,10 +1,12 @@
 package receiver
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -429,6 +431,8 @@ func TestBaseNowhere(t *testing.T) {
 
 func TestNewEpoch(t *testing.T) {
 	each(t, func(t *testing.T, w *world, a *site) {
+		var log bytes.Buffer
+		w.log = &log
 		w.start()
 		a.send()
 		a.bundle() // the last of the epoch never reached the stream
@@ -440,6 +444,9 @@ func TestNewEpoch(t *testing.T) {
 		w.wantMetric(1, "missing_bundles_total")
 		w.wantMetric(2, "lost_samples_total")
 		w.wantMetric(1, "unclean_epochs_total", "publisher", "A")
+		if n := strings.Count(log.String(), "an epoch ended without a word"); n != 1 {
+			t.Errorf("%d lines say so", n)
+		}
 	})
 }
 
