@@ -19,7 +19,7 @@ func (d *Disk) Append(r Record, schemas ...Schema) error {
 	}
 	e := stamped{Entry: Entry{Record: r, Position: d.last + 1, Appended: time.Now()}, clock: d.clock()}
 	size := r.size()
-	given := newGiven(schemas)
+	given := newOffer(schemas)
 	lookUp := given.over(d.schemas.parent)
 	for _, id := range r.Schemas {
 		if !lookUp.whole(id) {

@@ -73,7 +73,7 @@ func (m *Memory) Append(r Record, schemas ...Schema) error {
 		return fmt.Errorf("append to the spool: %w", ErrClosed)
 	}
 	m.expire()
-	given := newGiven(schemas)
+	given := newOffer(schemas)
 	alone, added, err := m.cost(r, given)
 	switch {
 	case err != nil:
@@ -94,7 +94,7 @@ func (m *Memory) Append(r Record, schemas ...Schema) error {
 }
 
 // cost says what a record takes if it is the only one, and what it adds to what is there.
-func (m *Memory) cost(r Record, given given) (alone, added int64, err error) {
+func (m *Memory) cost(r Record, given offer) (alone, added int64, err error) {
 	alone, added = r.size(), r.size()
 	lookUp := given.over(m.parent)
 	for _, id := range lookUp.withParents(r.Schemas) {
@@ -125,7 +125,7 @@ func (m *Memory) parent(id string) (string, bool) {
 }
 
 // take appends a record that has been checked.
-func (m *Memory) take(r Record, given given) {
+func (m *Memory) take(r Record, given offer) {
 	pinned := m.takeGiven(r.Schemas, given)
 	for _, id := range r.Schemas {
 		m.refer(m.schemas[id], 1)

@@ -7,7 +7,7 @@ import (
 
 // takeGiven takes what is needed of the schemas given. What was there already is referred to once more, and returned: it
 // may have been there for another form of them alone.
-func (m *Memory) takeGiven(named []string, given given) (pinned []*held) {
+func (m *Memory) takeGiven(named []string, given offer) (pinned []*held) {
 	all := given.taken(named, m.live, m.parent)
 	if len(all) == 0 {
 		return nil

@@ -43,14 +43,14 @@ func (p parentOf) whole(id string) bool {
 	return false
 }
 
-// given are the schemas that come with a record, by their ids.
-type given map[string]*Schema
+// offer is the schemas that come with a record, by their ids.
+type offer map[string]*Schema
 
-func newGiven(schemas []Schema) given {
+func newOffer(schemas []Schema) offer {
 	if len(schemas) == 0 {
 		return nil
 	}
-	g := make(given, len(schemas))
+	g := make(offer, len(schemas))
 	for i := range schemas {
 		g[schemas[i].ID] = &schemas[i]
 	}
@@ -58,7 +58,7 @@ func newGiven(schemas []Schema) given {
 }
 
 // over looks up those given, and the others among those that are held: what is given takes the place of what is held.
-func (g given) over(held parentOf) parentOf {
+func (g offer) over(held parentOf) parentOf {
 	if g == nil {
 		return held
 	}
@@ -72,7 +72,7 @@ func (g given) over(held parentOf) parentOf {
 
 // taken gives those of the schemas given that are not held as they are, and that are named, in use or a parent of one that
 // is: a parent before the schema that needs it.
-func (g given) taken(named []string, live map[string]struct{}, held parentOf) []*Schema {
+func (g offer) taken(named []string, live map[string]struct{}, held parentOf) []*Schema {
 	if g == nil {
 		return nil
 	}

@@ -91,7 +91,7 @@ func (s *schemaStore) parent(id string) (string, bool) {
 func (s *schemaStore) withParents(ids []string) []string { return parentOf(s.parent).withParents(ids) }
 
 // add takes those of the schemas given that it does not have as they are, and that are named or in use.
-func (s *schemaStore) add(named []string, g given) {
+func (s *schemaStore) add(named []string, g offer) {
 	for _, x := range g.taken(named, s.live, s.parent) {
 		s.all[x.ID] = &storedSchema{parent: x.Parent, size: onDisk(x.size()), schema: x, idle: time.Now()}
 		s.counted = false
