@@ -11,9 +11,8 @@ import (
 
 // pods are 1000 series of 100 pods, of which one at a time is replaced.
 type pods struct {
-	rng    *rand.Rand
-	names  []string
-	schema *Schema
+	rng   *rand.Rand
+	names []string
 }
 
 var podFamilies = []Family{
