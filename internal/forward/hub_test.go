@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -71,6 +72,13 @@ func (h *hub) change(what func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	what()
+}
+
+// all are the stored messages.
+func (h *hub) all() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.stored)
 }
 
 // messages are the stored messages of frames, without schemas.

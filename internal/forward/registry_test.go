@@ -185,7 +185,7 @@ func TestParentsOfSchemas(t *testing.T) {
 		b.spool.SetLive([]string{"s2"})
 		send("a", "s2", schema("s2", "s1"), schema("s1", ""))
 		want := "schemas.dc1.s1 schema s1|schemas.dc1.s2 schema s2|frames.dc1.live a"
-		if got := strings.Join(b.hub.stored, "|"); got != want {
+		if got := strings.Join(b.hub.all(), "|"); got != want {
 			t.Errorf("stored %s, want %s", got, want)
 		}
 		l.connections.Add(1)
@@ -194,7 +194,7 @@ func TestParentsOfSchemas(t *testing.T) {
 		b.spool.SetLive([]string{"s3"})
 		send("c", "s3", schema("s3", "s2"), schema("s2", "s1"), schema("s1", ""))
 		b.schemas("s1:2 s2:2 s3:1")
-		if got := strings.Join(b.hub.stored[len(b.hub.stored)-4:], "|"); got != "schemas.dc1.s1 schema s1|schemas.dc1.s2 schema s2|schemas.dc1.s3 schema s3|frames.dc1.live c" {
+		if got := strings.Join(b.hub.all()[4:], "|"); got != "schemas.dc1.s1 schema s1|schemas.dc1.s2 schema s2|schemas.dc1.s3 schema s3|frames.dc1.live c" {
 			t.Errorf("stored %s at the end", got)
 		}
 		b.spool.SetLive([]string{"s4"})
