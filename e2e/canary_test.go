@@ -147,9 +147,10 @@ scrape_configs:
   - {job_name: five, bearer_token: '%s', consul_sd_configs: [{server: "127.0.0.1:1", token: '%s'}], proxy_url: 'http://127.0.0.1:1', proxy_connect_header: {X-Key: ['%s']}}
   - {job_name: six, http_sd_configs: [{url: '%s/sd', authorization: {credentials: '%s'}}], tls_config: {cert: "%s", key: "%s"}}
   - {job_name: seven, puppetdb_sd_configs: [{url: '%s/pdb', query: 'x', %s}], kubernetes_sd_configs: [{role: pod, api_server: '%s', %s}]}
-push_gateway: {url: '%s', %s, http_headers: {X-Key: {secrets: ["%s"]}}}
+  - {job_name: eight, kubernetes_sd_configs: [{role: node, kubeconfig_file: '%s'}]}
+push_gateway: {url: '%s', %s, http_headers: {X-Key: {secrets: ["%s"]}}, tls_config: {cert: "%s", key: "%s"}}
 remote_write:
-  - {name: basic, url: '%s/write', %s, headers: {X-Key: '%s'}}
+  - {name: basic, url: '%s/write', %s, headers: {X-Key: '%s'}, tls_config: {cert: "%s", key: "%s"}}
   - {name: bearer, url: 'http://127.0.0.1:1/write', %s, proxy_url: '%s'}
   - {name: oauth, url: 'http://127.0.0.1:1/write', %s}
   - {name: sigv4, url: 'http://127.0.0.1:1/write', sigv4: {region: x, access_key: me, secret_key: '%s'}}
@@ -159,10 +160,34 @@ gateway: {}
 		server, who("poller"), server, who("receiver"), c.in("receiver urls"), server,
 		gone("jobs"), basic("scrape"), gone("scrape proxy"), bearer("scrape"), oauth("scrape"), c.in("scrape header"),
 		c.in("bearer_token"), c.in("consul token"), c.in("proxy_connect_header"), gone("http_sd"), c.in("http_sd authorization"), flat(key.CertPEM), flat(key.KeyPEM),
-		gone("puppetdb"), basic("puppetdb"), gone("kubernetes"), basic("kubernetes"),
-		gone("push_gateway"), basic("push_gateway"), c.in("push_gateway header"),
-		gone("remote_write"), basic("remote_write"), c.in("remote_write header"), bearer("remote_write"), gone("remote_write proxy"),
+		gone("puppetdb"), basic("puppetdb"), gone("kubernetes"), basic("kubernetes"), c.kubeconfig(t),
+		gone("push_gateway"), basic("push_gateway"), c.in("push_gateway header"), flat(key.CertPEM), flat(key.KeyPEM),
+		gone("remote_write"), basic("remote_write"), c.in("remote_write header"), flat(key.CertPEM), flat(key.KeyPEM), bearer("remote_write"), gone("remote_write proxy"),
 		oauth("remote_write"), c.in("remote_write sigv4"), c.in("remote_write azuread"))
+}
+
+// kubeconfig is that of a cluster that is not there.
+func (c *canaries) kubeconfig(t *testing.T) string {
+	t.Helper()
+	return tlstest.Write(t, filepath.Join(c.dir, "kubeconfig"), fmt.Appendf(nil, `
+apiVersion: v1
+kind: Config
+current-context: here
+contexts: [{name: here, context: {cluster: here, user: me}}]
+clusters: [{name: here, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: me, user: {token: %s}}]
+`, c.in("kubeconfig")))
+}
+
+// prometheus is a Prometheus' own configuration, with secrets of its own.
+func (c *canaries) prometheus(t *testing.T) string {
+	t.Helper()
+	return tlstest.Write(t, filepath.Join(c.dir, "prometheus.yml"), fmt.Appendf(nil, `
+scrape_configs:
+  - {job_name: theirs, basic_auth: {username: me, password: %s}, static_configs: [{targets: ["127.0.0.1:1"]}]}
+remote_write:
+  - {url: 'http://127.0.0.1:1/write', basic_auth: {username: me, password: %s}}
+`, c.in("prometheus scrape"), c.in("prometheus remote_write")))
 }
 
 // flat is PEM as it stands in a quoted string of YAML.
@@ -213,9 +238,11 @@ func (c *canaries) commands(t *testing.T, path string) {
 	for _, args := range [][]string{
 		{"check", "config"}, {"check", "config", "--show"}, {"check", "config", "--role", "standalone", "--show"}, {"check", "stream"},
 		{"check", "stream", "--create"}, {"check", "sinks"}, {"check", "targets"}, {"check", "scrape", "http://me:" + c.in("check scrape") + "@127.0.0.1:1/metrics"},
-		{"inspect", "--stream"}, {"inspect", path}, {"version"}, {"ctl", "info"}, {"ctl", "pause"}, {"receiver", "--forget", "nobody"}, {"help"},
+		{"inspect", "--stream"}, {"inspect", path}, {"version"}, {"ctl", "info"}, {"ctl", "pause"}, {"ctl", "resume"}, {"ctl", "switch"},
+		{"receiver", "--forget", "nobody"}, {"help"}, {"check", "config", "--show", "--prometheus.config", c.prometheus(t)}, {"check", "targets", "--prometheus.config", c.prometheus(t)},
+		{"enroll", "canary.example.net", "--ca", "puppet.example.net:8140", "--wait", "1s", "--dir", filepath.Join(c.dir, "ssl")},
 	} {
-		r := harness.Run(t, builds, time.Minute, nil, append(args, "--config", path, "--log.level", "debug")...)
+		r := harness.Run(t, builds, time.Minute, []string{"HTTPS_PROXY=http://me:" + c.in("HTTPS_PROXY") + "@127.0.0.1:1"}, append(args, "--config", path, "--log.level", "debug")...)
 		c.looked(t, strings.Join(args, " "), r.Output)
 		if slices.Contains(args, "--show") && (r.Code == 2 || !strings.Contains(r.Output, "push_gateway:")) {
 			t.Errorf("%v shows nothing, exit code %d:\n%s", args, r.Code, r.Output)
@@ -257,6 +284,16 @@ func (c *canaries) process(t *testing.T, mode, path string) {
 		}
 	}
 	pages()
+	for _, path := range []string{"/-/pause", "/-/resume", "/-/switch"} {
+		resp, err := http.Post(p.URL+path, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body bytes.Buffer
+		_, _ = body.ReadFrom(resp.Body)
+		resp.Body.Close()
+		c.looked(t, mode+" "+path, body.String())
+	}
 	for _, again := range []string{text, text + "\nnobody_knows: {password: 1}\n", strings.Replace(text, "poller_stream: {", "poller_stream: {nobody: [, ", 1)} {
 		p.Reload(t, again)
 		resp, err := http.Post(p.URL+"/-/reload", "", nil)
