@@ -177,9 +177,10 @@ func (c *comparison) after(asked []request, by disturbed) {
 	}
 }
 
-// change finds the first scrapes at another interval, of which one is about scrape n: all series are new then.
+// change finds the first scrapes at another interval, of which one is about scrape n: all series are new then. On a machine
+// that is busy one of the two may have begun to scrape some scrapes after the other.
 func (c *comparison) change(n int) {
-	for at := n - 3; at <= n+3; at++ {
+	for at := n - 8; at <= n+8; at++ {
 		for _, g := range []*group{c.direct, c.fed} {
 			if g.added(at) > c.samplesOf(at)/2 {
 				c.changed[at] = true
