@@ -49,7 +49,6 @@ func (l *Layout) sampleLimitError() error {
 
 // age gives how long each series of the schema has been absent, nil if none is, and whether one has to leave.
 func (l *Layout) age(n int) (missed []uint8, expired bool) {
-	gone := 0
 	for i, present := range l.pass.present[:n] {
 		if present == sampled {
 			continue
@@ -61,12 +60,23 @@ func (l *Layout) age(n int) (missed []uint8, expired bool) {
 		if l.missed != nil && present != named {
 			missed[i] += l.missed[i]
 		}
-		if missed[i] > keepAbsent {
+	}
+	return missed, leaving(missed, 0)
+}
+
+// leaving tells whether a series has to leave the schema, or enough of them, if those absent were so for some scrapes more.
+func leaving(missed []uint8, more uint8) bool {
+	gone := 0
+	for _, n := range missed {
+		switch {
+		case n == 0:
+		case n+more > mostAbsent:
+			return true
+		case n+more > keepAbsent:
 			gone++
 		}
-		expired = expired || missed[i] > mostAbsent
 	}
-	return missed, expired || 4*gone > n
+	return 4*gone > len(missed)
 }
 
 // remake makes the schema anew: what is absent for too long leaves, fresh series stand behind the one that they came

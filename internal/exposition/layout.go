@@ -230,16 +230,7 @@ func (l *Layout) unchanged() (Parsed, error) {
 // older counts one more scrape for the series that are absent in an exposition with the lines of the last one, unless one
 // of them has to leave.
 func (l *Layout) older() bool {
-	gone := 0
-	for _, n := range l.missed {
-		if n >= mostAbsent {
-			return false
-		}
-		if n >= keepAbsent {
-			gone++
-		}
-	}
-	if 4*gone > len(l.missed) {
+	if leaving(l.missed, 1) {
 		return false
 	}
 	for i, n := range l.missed {
