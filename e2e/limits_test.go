@@ -86,7 +86,7 @@ func TestLimitsAreThoseOfPrometheus(t *testing.T) {
 		"label_limit":                   {"5", []string{"6", "5"}},
 		"label_name_length_limit":       {"30", []string{"40", "30"}},
 		"label_value_length_limit":      {"80", []string{"90", "80"}},
-		"native_histogram_bucket_limit": {"1", []string{"limit 1"}},
+		"native_histogram_bucket_limit": {"1", []string{"a histogram of 6 buckets", "limit 1"}},
 	}
 	var text strings.Builder
 	text.WriteString("global: {scrape_interval: 1s, scrape_timeout: 900ms}\nscrape_configs:\n")
