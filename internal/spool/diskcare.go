@@ -31,9 +31,9 @@ func (d *Disk) maintain() {
 			return
 		case <-ticker.C:
 		}
-		if time.Since(synced)+every/2 >= d.opts.SyncEvery {
-			d.sync()
+		if time.Since(synced)+every > d.opts.SyncEvery { // the next tick would be too late
 			synced = time.Now()
+			d.sync()
 		}
 		if time.Since(cared)+every/2 >= careEvery {
 			d.care()
