@@ -196,11 +196,7 @@ func play(t *testing.T, st stage, faults []fault, rounds int) {
 	s.poller = st.startPoller(t, builds, ports.Next(t), all)
 	s.recorder.WaitNumbers(t, 60*time.Second, map[*harness.Target]int{all[0]: 3})
 
-	var schedule []fault
-	for range rounds {
-		schedule = append(schedule, faults...)
-	}
-	s.random.Shuffle(len(schedule), func(i, j int) { schedule[i], schedule[j] = schedule[j], schedule[i] })
+	schedule := shuffled(s.random, faults, rounds)
 	begin := time.Now()
 	for i, f := range schedule {
 		s.wait(1500 * time.Millisecond)
@@ -209,6 +205,16 @@ func play(t *testing.T, st stage, faults []fault, rounds int) {
 	}
 	s.finish(all)
 	s.account(all, len(schedule), st.diskFails)
+}
+
+// shuffled has each fault so many times.
+func shuffled(random *rand.Rand, faults []fault, rounds int) []fault {
+	var schedule []fault
+	for range rounds {
+		schedule = append(schedule, faults...)
+	}
+	random.Shuffle(len(schedule), func(i, j int) { schedule[i], schedule[j] = schedule[j], schedule[i] })
+	return schedule
 }
 
 // rounds is how often each fault comes: CHAOS_ROUNDS, if it is set.

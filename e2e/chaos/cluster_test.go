@@ -45,10 +45,59 @@ func clusterFaults(c *harness.Cluster, js jetstream.JetStream) []fault {
 	}...)
 }
 
+// partFaults are those of a hub of three servers which cannot reach each other, while clients reach all of them.
+func partFaults(c *harness.Cluster, js jetstream.JetStream) []fault {
+	leader := func(s *site) int { return c.Leader(s.t, js, "PROMETHEUS") }
+	parted := func(s *site, during func(), nodes ...int) {
+		for _, n := range nodes {
+			c.Part(s.t, n)
+		}
+		time.Sleep(newLeader)
+		during()
+		s.wait(2 * time.Second)
+		for _, n := range nodes {
+			c.Join(s.t, n)
+		}
+		s.forgets()
+	}
+	nothing := func() {}
+	return append(slices.Clone(processFaults), []fault{
+		{"part the leader from the others", func(s *site) { parted(s, nothing, leader(s)) }},
+		{"part a follower from the others", func(s *site) { parted(s, nothing, (leader(s)+1)%3) }},
+		{"part all three", func(s *site) { leader(s); parted(s, nothing, 0, 1) }},
+		{"part the leader, kill poller and receiver", func(s *site) {
+			parted(s, func() { s.killPoller(func() { s.wait(500 * time.Millisecond) }); s.killReceiver() }, leader(s))
+		}},
+		{"part the leader, which is killed", func(s *site) { n := leader(s); parted(s, func() { s.killHub(n) }, n) }},
+	}...)
+}
+
+// newLeader is how long servers may take to elect one: 4 to 9 seconds without a word from the old one.
+const newLeader = 9 * time.Second
+
 // A hub of three servers that fail one by one and together.
 func TestChaosCluster(t *testing.T) {
 	var ports harness.Ports
 	c := harness.StartCluster(t, &ports, 3)
+	js := threeCopies(t, c)
+	play(t, clusterStage(t, c, js), clusterFaults(c, js), rounds(t, 1))
+}
+
+// A hub of three servers of which some do not reach the others.
+func TestChaosParted(t *testing.T) {
+	t.Parallel()
+	var ports harness.Ports
+	c := harness.StartParted(t, &ports)
+	js := threeCopies(t, c)
+	play(t, clusterStage(t, c, js), partFaults(c, js), rounds(t, 1))
+}
+
+func clusterStage(t *testing.T, c *harness.Cluster, js jetstream.JetStream) stage {
+	return stage{edge: c.URL, centre: c.URL, hub: hub{c.Nodes, c.JetStream, func() { c.Leader(t, js, "PROMETHEUS") }}, spool: t.TempDir()}
+}
+
+// threeCopies makes the streams, with a copy on each server.
+func threeCopies(t *testing.T, c *harness.Cluster) jetstream.JetStream {
 	js := c.JetStream(t)
 	harness.Wait(t, time.Minute, "the streams are there, with three copies", func() error {
 		for name, subjects := range map[string]string{"PROMETHEUS": "prometheus.frames.*.*", "PROMETHEUS_SCHEMAS": "prometheus.schemas.*.*"} {
@@ -65,6 +114,5 @@ func TestChaosCluster(t *testing.T) {
 		}
 		return nil
 	})
-	st := stage{edge: c.URL, centre: c.URL, hub: hub{c.Nodes, c.JetStream, func() { c.Leader(t, js, "PROMETHEUS") }}, spool: t.TempDir()}
-	play(t, st, clusterFaults(c, js), rounds(t, 1))
+	return js
 }

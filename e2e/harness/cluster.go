@@ -16,6 +16,8 @@ type Cluster struct {
 	Nodes []*NATS
 	// URL has the addresses of all of them.
 	URL string
+
+	islands []*Island // those that they are on, if they can be parted
 }
 
 // StartCluster starts n servers.
@@ -36,6 +38,49 @@ func StartCluster(t testing.TB, ports *Ports, n int) *Cluster {
 	}
 	c.URL = strings.Join(urls, ",")
 	return c
+}
+
+// StartParted starts three servers that can be parted from each other, each on an island of its own. It needs root.
+func StartParted(t testing.TB, ports *Ports) *Cluster {
+	t.Helper()
+	const n = 3
+	c := &Cluster{}
+	for range n {
+		c.islands = append(c.islands, NewIsland(t, 1))
+	}
+	port, cluster := ports.Next(t), ports.Next(t)
+	routes := make([][]string, n)
+	for i, island := range c.islands {
+		for j := range i {
+			here, there := island.connect(t, c.islands[j])
+			routes[i] = append(routes[i], fmt.Sprintf("nats://%s:%d", there, cluster))
+			routes[j] = append(routes[j], fmt.Sprintf("nats://%s:%d", here, cluster))
+		}
+	}
+	var urls []string
+	for i, island := range c.islands {
+		c.Nodes = append(c.Nodes, island.startNATS(t, island.Address(0), port, fmt.Sprintf(
+			"server_name: %s\ncluster { name: hub, listen: \"0.0.0.0:%d\", no_advertise: true, routes: [%s] }", nodeName(i), cluster, strings.Join(routes[i], ", "))))
+		urls = append(urls, c.Nodes[i].URL)
+	}
+	c.URL = strings.Join(urls, ",")
+	return c
+}
+
+// Part lets a node of StartParted lose all that goes between it and the other nodes, not what goes to and from clients.
+func (c *Cluster) Part(t testing.TB, node int) {
+	t.Helper()
+	for link := range c.islands[node].links[1:] {
+		c.islands[node].Down(t, link+1)
+	}
+}
+
+// Join undoes Part.
+func (c *Cluster) Join(t testing.TB, node int) {
+	t.Helper()
+	for link := range c.islands[node].links[1:] {
+		c.islands[node].Up(t, link+1)
+	}
 }
 
 func nodeName(i int) string { return fmt.Sprintf("n%d", i) }

@@ -47,6 +47,23 @@ func NewIsland(t testing.TB, links int) *Island {
 	return i
 }
 
+// connect adds a link from one island to another; the addresses of its ends are of this island's networks.
+func (i *Island) connect(t testing.TB, other *Island) (here, there string) {
+	t.Helper()
+	n := len(i.links)
+	mine, theirs := fmt.Sprintf("psi%d-%d", i.pid()%100000, n), fmt.Sprintf("psj%d-%d", i.pid()%100000, n)
+	command(t, i.inside("ip", "link", "add", mine, "type", "veth", "peer", "name", theirs, "netns", strconv.Itoa(other.pid()))...)
+	for end, link := range []struct {
+		on   *Island
+		name string
+	}{{i, mine}, {other, theirs}} {
+		command(t, link.on.inside("ip", "addr", "add", i.address(n, end+1)+"/30", "dev", link.name)...)
+		command(t, link.on.inside("ip", "link", "set", link.name, "up")...)
+		link.on.links = append(link.on.links, link.name)
+	}
+	return i.address(n, 1), i.address(n, 2)
+}
+
 func (i *Island) pid() int { return i.process.cmd.Process.Pid }
 
 // address of an end of a link; networks of tests that run side by side differ by the process that holds the namespace.
@@ -115,13 +132,18 @@ func (i *Island) Up(t testing.TB, link int) {
 // StartNATS starts a nats-server on the island, on all its links.
 func (i *Island) StartNATS(t testing.TB, port int) *NATS {
 	t.Helper()
+	return i.startNATS(t, "0.0.0.0", port, "")
+}
+
+// startNATS starts one that listens on an address; more is added to its configuration file as it is.
+func (i *Island) startNATS(t testing.TB, listen string, port int, more string) *NATS {
+	t.Helper()
 	dir := t.TempDir()
-	config := filepath.Join(dir, "nats.conf")
-	text := fmt.Sprintf("listen: \"0.0.0.0:%d\"\njetstream { store_dir: %q }\n", port, filepath.Join(dir, "jetstream"))
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
+	n := &NATS{
+		URL: fmt.Sprintf("nats://%s:%d", i.Address(0), port), binary: Server(t, "nats-server"), config: filepath.Join(dir, "nats.conf"),
+		base: fmt.Sprintf("listen: \"%s:%d\"\njetstream { store_dir: %q }\n", listen, port, filepath.Join(dir, "jetstream")), before: i.inside(),
 	}
-	n := &NATS{URL: fmt.Sprintf("nats://%s:%d", i.Address(0), port), binary: Server(t, "nats-server"), config: config, before: i.inside()}
+	n.Write(t, more)
 	n.Restart(t)
 	return n
 }
