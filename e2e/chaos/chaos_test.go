@@ -5,9 +5,7 @@ package chaos
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -127,19 +125,6 @@ func relayFaults(edge, centre *relay) []fault {
 	}...)
 }
 
-// number reads a number from the environment.
-func number(t *testing.T, name string, otherwise uint64) uint64 {
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
-}
-
 // stage is what a site is made of, before faults.
 type stage struct {
 	edge, centre string // URLs of the hub
@@ -187,7 +172,7 @@ func play(t *testing.T, st stage, faults []fault, rounds int) {
 	t.Cleanup(builds.Remove)
 	var ports harness.Ports
 	var targets harness.Targets
-	s := &site{t: t, run: 1, random: rand.New(rand.NewPCG(seed, 0)), hub: st.hub}
+	s := &site{t: t, run: 1, random: seeded(seed), hub: st.hub}
 	s.recorder = st.startRecorder(t, builds, ports.Next(t)).Ready(t)
 	all := targets.Many(t, "node", 8, 20)
 	for i, g := range all {
@@ -206,19 +191,6 @@ func play(t *testing.T, st stage, faults []fault, rounds int) {
 	s.finish(all)
 	s.account(all, len(schedule), st.diskFails)
 }
-
-// shuffled has each fault so many times.
-func shuffled(random *rand.Rand, faults []fault, rounds int) []fault {
-	var schedule []fault
-	for range rounds {
-		schedule = append(schedule, faults...)
-	}
-	random.Shuffle(len(schedule), func(i, j int) { schedule[i], schedule[j] = schedule[j], schedule[i] })
-	return schedule
-}
-
-// rounds is how often each fault comes: CHAOS_ROUNDS, if it is set.
-func rounds(t *testing.T, otherwise uint64) int { return int(number(t, "CHAOS_ROUNDS", otherwise)) }
 
 // One hub, behind links that can be cut and stalled.
 func TestChaos(t *testing.T) {

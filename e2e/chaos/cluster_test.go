@@ -4,7 +4,9 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,11 +50,11 @@ func clusterFaults(c *harness.Cluster, js jetstream.JetStream) []fault {
 // partFaults are those of a hub of three servers which cannot reach each other, while clients reach all of them.
 func partFaults(c *harness.Cluster, js jetstream.JetStream) []fault {
 	leader := func(s *site) int { return c.Leader(s.t, js, "PROMETHEUS") }
-	parted := func(s *site, during func(), nodes ...int) {
+	parted := func(s *site, passed func(), during func(), nodes ...int) {
 		for _, n := range nodes {
 			c.Part(s.t, n)
 		}
-		time.Sleep(newLeader)
+		passed()
 		during()
 		s.wait(2 * time.Second)
 		for _, n := range nodes {
@@ -60,20 +62,41 @@ func partFaults(c *harness.Cluster, js jetstream.JetStream) []fault {
 		}
 		s.forgets()
 	}
+	// partLeader waits until the other two have elected one of them.
+	partLeader := func(s *site, during func(leader int)) {
+		n := leader(s)
+		before := elected(c, n)
+		parted(s, func() {
+			harness.Wait(s.t, time.Minute, "another server leads the stream", func() error {
+				if elected(c, n) > before {
+					return nil
+				}
+				return errors.New("not yet")
+			})
+		}, func() { during(n) }, n)
+	}
+	noElection := func() { time.Sleep(9 * time.Second) } // they begin one after 4 to 9 seconds without a word
 	nothing := func() {}
 	return append(slices.Clone(processFaults), []fault{
-		{"part the leader from the others", func(s *site) { parted(s, nothing, leader(s)) }},
-		{"part a follower from the others", func(s *site) { parted(s, nothing, (leader(s)+1)%3) }},
-		{"part all three", func(s *site) { leader(s); parted(s, nothing, 0, 1) }},
+		{"part the leader from the others", func(s *site) { partLeader(s, func(int) {}) }},
+		{"part a follower from the others", func(s *site) { parted(s, noElection, nothing, (leader(s)+1)%3) }},
+		{"part all three", func(s *site) { leader(s); parted(s, noElection, nothing, 0, 1) }},
 		{"part the leader, kill poller and receiver", func(s *site) {
-			parted(s, func() { s.killPoller(func() { s.wait(500 * time.Millisecond) }); s.killReceiver() }, leader(s))
+			partLeader(s, func(int) { s.killPoller(func() { s.wait(500 * time.Millisecond) }); s.killReceiver() })
 		}},
-		{"part the leader, which is killed", func(s *site) { n := leader(s); parted(s, func() { s.killHub(n) }, n) }},
+		{"part the leader, which is killed", func(s *site) { partLeader(s, func(leader int) { s.killHub(leader) }) }},
 	}...)
 }
 
-// newLeader is how long servers may take to elect one: 4 to 9 seconds without a word from the old one.
-const newLeader = 9 * time.Second
+// elected is how often servers other than that one became the leader of the stream of frames.
+func elected(c *harness.Cluster, but int) (times int) {
+	for i, n := range c.Nodes {
+		if i != but {
+			times += strings.Count(n.Output(), "JetStream cluster new stream leader for '$G > PROMETHEUS'")
+		}
+	}
+	return times
+}
 
 // A hub of three servers that fail one by one and together.
 func TestChaosCluster(t *testing.T) {
