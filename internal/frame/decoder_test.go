@@ -209,7 +209,7 @@ func TestTimestamps(t *testing.T) {
 	e := NewEncoder(1, testTarget(4, 15*time.Second), EncoderOptions{})
 	d := NewDecoder(1, DefaultLimits())
 	for i := range 40 {
-		at := int64(1_700_000_000_000 + 15000*i)
+		at := 1_700_000_000_000 + 15000*int64(i)
 		c := &Column{Values: make([]float64, n), Timestamps: make([]int64, n)}
 		for k := range n {
 			c.Timestamps[k] = at - int64(k%sources)*100
