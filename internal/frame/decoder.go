@@ -132,6 +132,52 @@ func (d *Decoder) drop(t *targetState, i int) {
 	t.states = slices.Delete(t.states, i, i+1)
 }
 
+// keep adds a state to those of a target, in the order of their positions.
+func (d *Decoder) keep(t *targetState, st *state) {
+	i, _ := slices.BinarySearchFunc(t.states, st.position, func(s *state, at uint64) int {
+		if s.position < at {
+			return -1
+		}
+		return 1
+	})
+	t.states = slices.Insert(t.states, i, st)
+	d.bytes += st.bytes()
+	d.name(st.schema, 1)
+	for len(t.states) > max(d.lim.States, 1) {
+		d.drop(t, 0)
+	}
+}
+
+// Adopt takes what another decoder of the same epoch and lane holds and this one does not, as far as there is room: its
+// states of targets that are not known here, and for those that are, of frames that are not. The other one is empty then.
+func (d *Decoder) Adopt(other *Decoder) {
+	for id, from := range other.targets {
+		t := d.targets[id]
+		if t == nil {
+			if len(d.targets) >= d.lim.Targets {
+				continue
+			}
+			t = &targetState{target: from.target, definition: from.definition}
+			d.targets[id] = t
+			d.fixed += t.bytes()
+		}
+		for _, st := range from.states {
+			need := st.bytes()
+			known := slices.ContainsFunc(t.states, func(s *state) bool { return s.position == st.position })
+			if known || d.bytes+need > d.lim.StateBytes {
+				continue
+			}
+			if d.named[st.schema] == 0 {
+				need += st.schema.Bytes()
+			}
+			if d.held()+need <= d.limit {
+				d.keep(t, st)
+			}
+		}
+	}
+	*other = *NewDecoder(other.epoch, other.lim)
+}
+
 // forget discards all states of a target.
 func (d *Decoder) forget(id uint64) {
 	if t := d.targets[id]; t != nil {

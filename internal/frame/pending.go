@@ -3,7 +3,6 @@ package frame
 import (
 	"bytes"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -311,16 +310,5 @@ func (p *pending) settle(mask uint64, st *state) {
 		p.recycle(st)
 		return
 	}
-	i, _ := slices.BinarySearchFunc(t.states, st.position, func(s *state, at uint64) int {
-		if s.position < at {
-			return -1
-		}
-		return 1
-	})
-	t.states = slices.Insert(t.states, i, st)
-	p.bytes += st.bytes()
-	p.name(st.schema, 1)
-	for len(t.states) > max(p.lim.States, 1) {
-		p.drop(t, 0)
-	}
+	p.keep(t, st)
 }

@@ -2,6 +2,7 @@ package frame
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 )
@@ -87,5 +88,60 @@ func TestShed(t *testing.T) {
 	}
 	if _, err := d.Decode(frames[0], known(shared)); err != nil {
 		t.Errorf("the next keyframe: %v", err)
+	}
+}
+
+// A decoder takes over what another one holds: targets that it does not know, and states that it lacks of those it knows,
+// as far as there is room. What it has stays.
+func TestAdopt(t *testing.T) {
+	s := plainSchema(t, 100, 0)
+	frames := func(id uint64) []RawFrame {
+		e := NewEncoder(1, testTarget(id, time.Second), EncoderOptions{})
+		e.length = 16
+		return encodeColumns(t, e, s, 16, time.Second)
+	}
+	one, two := frames(1), frames(2)
+	decoder := func(raws ...RawFrame) *Decoder {
+		d := NewDecoder(1, DefaultLimits())
+		for _, raw := range raws {
+			if _, err := d.Decode(raw, known(s)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return d
+	}
+	d, other := decoder(one[:13]...), decoder(append(slices.Clone(one[:5]), two[:9]...)...)
+	before := slices.Clone(d.targets[1].states)
+	d.Adopt(other)
+	if len(before) == 0 || !slices.Equal(d.targets[1].states[len(d.targets[1].states)-len(before):], before) {
+		t.Errorf("the states that were there are not those of before")
+	}
+	for _, raw := range append(slices.Clone(one[13:]), two[9:]...) {
+		if _, err := d.Decode(raw, known(s)); err != nil {
+			t.Fatal(err)
+		}
+		checkAccount(t, d)
+	}
+	if checkAccount(t, other); other.Targets() != 0 || other.Bytes() != 0 {
+		t.Errorf("the other one holds %d targets and %d bytes", other.Targets(), other.Bytes())
+	}
+
+	d = decoder()
+	d.Adopt(decoder(two[:9]...)) // the base of the next frame is among its states
+	if _, err := d.Decode(two[9], known(s)); err != nil {
+		t.Error(err)
+	}
+	d = decoder(one[:9]...)
+	held := d.StateBytes() + d.SchemaBytes()
+	d.SetLimit(held + targetBytes)
+	d.Adopt(decoder(two[:9]...))
+	if checkAccount(t, d); d.Bytes() == 0 || d.StateBytes()+d.SchemaBytes() > held+2*targetBytes {
+		t.Errorf("%d bytes are held above the limit", d.StateBytes()+d.SchemaBytes()-held)
+	}
+	if _, err := d.Decode(two[9], known(s)); !errors.Is(err, ErrNoBase) {
+		t.Errorf("a frame whose base there was no room for: %v", err)
+	}
+	if _, err := d.Decode(one[9], known(s)); err != nil {
+		t.Error(err)
 	}
 }

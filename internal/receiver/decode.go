@@ -243,7 +243,9 @@ func (p *Pipeline) askHistory(ctx context.Context, l *lane, b *bundle) {
 			share.reading--
 			l.block = block{}
 			if err == nil {
-				l.decoder = d
+				// What was decoded of this bundle, and of bundles from other streams, is not in that range.
+				l.decoder.SetLimit(p.quota.allowance(l))
+				l.decoder.Adopt(d)
 				p.quota.charge(l)
 				l.lacksBase = whole || far
 			} else {
