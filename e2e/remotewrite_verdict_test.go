@@ -177,26 +177,32 @@ func TestRemoteWriteAnotherWindow(t *testing.T) {
 		give(3*time.Minute, "out_of_order")
 		give(-time.Second, "")
 
-		all, err := central.Raw(harness.Labels{"job": "a"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(all) != rows {
-			t.Errorf("%d series, want %d", len(all), rows)
-		}
-		for _, series := range all {
-			got := map[time.Duration]int{}
-			for _, s := range series.Samples {
-				got[now.Sub(s.Time)]++
-			}
-			for _, ago := range stored {
-				if got[ago] != 1 {
-					t.Errorf("%v: the scrape of %v ago is there %d times", series.Labels, ago, got[ago])
-				}
-			}
-			if len(series.Samples) != len(stored) {
-				t.Errorf("%v: %d samples, want %d", series.Labels, len(series.Samples), len(stored))
-			}
-		}
+		checkStored(t, central, now, stored, rows)
 	})
+}
+
+// checkStored checks that each series of the job a has a sample of each of these times ago, and no other.
+func checkStored(t *testing.T, central *harness.Prometheus, now time.Time, stored []time.Duration, series int) {
+	t.Helper()
+	all, err := central.Raw(harness.Labels{"job": "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != series {
+		t.Errorf("%d series, want %d", len(all), series)
+	}
+	for _, one := range all {
+		got := map[time.Duration]int{}
+		for _, s := range one.Samples {
+			got[now.Sub(s.Time)]++
+		}
+		for _, ago := range stored {
+			if got[ago] != 1 {
+				t.Errorf("%v: the scrape of %v ago is there %d times", one.Labels, ago, got[ago])
+			}
+		}
+		if len(one.Samples) != len(stored) {
+			t.Errorf("%v: %d samples, want %d", one.Labels, len(one.Samples), len(stored))
+		}
+	}
 }

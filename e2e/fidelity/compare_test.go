@@ -5,7 +5,6 @@ package fidelity
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,121 +93,5 @@ func TestComparisonWithoutLost(t *testing.T) {
 		if got := c.without("", x[0]); fmt.Sprint(got) != fmt.Sprint(x[1]) {
 			t.Errorf("%s: %v, want %v", name, got, x[1])
 		}
-	}
-}
-
-// forget takes a scrape out of what one of the two holds.
-func (g *group) forget(n int) {
-	for _, values := range g.series {
-		delete(values, slot{scraped, int64(n)})
-	}
-	g.numbers = slices.DeleteFunc(g.numbers, func(x int) bool { return x == n })
-	g.lost = append(g.lost, n)
-}
-
-// A rule covers what it is for, and neither another series nor another moment nor another cause.
-func TestRules(t *testing.T) {
-	w := &world{begin: time.UnixMilli(1767225600000), last: 3, version: 2}
-	at := func(n int, more time.Duration) time.Time {
-		return w.begin.Add(time.Duration(n)*interval + 700*time.Millisecond + more)
-	}
-	added, m := `__name__="scrape_series_added",who="x",`, `__name__="m",who="x",`
-	counted := func(g *group, values ...string) {
-		g.series[added] = map[slot]string{}
-		for i, v := range values {
-			g.series[added][slot{scraped, int64(i + 1)}] = v
-		}
-	}
-	end := func(g *group, series string) {
-		g.series[series][slot{kind: ended}] = stale
-		g.ends, g.target = []int64{g.times[3] + interval.Milliseconds()}, "removed-reload"
-	}
-	fails := func(n int) answer {
-		return answer{contentType: text004.contentType(), body: []byte("m 1\nnumber{x=\"} 1\n")}
-	}
-	for name, c := range map[string]struct {
-		plant    func(direct, fed *group, asked []request) []restart
-		answers  func(int) answer
-		rule     string // empty: it is a difference
-		expected int
-	}{
-		"killed before it was stored": {func(_, fed *group, asked []request) []restart {
-			fed.forget(2)
-			asked[1].answered = at(2, 5*time.Millisecond)
-			return []restart{{at(2, 20*time.Millisecond), at(2, 30*time.Millisecond), true}}
-		}, nil, notStored, 1},
-		"told to end": {func(_, fed *group, asked []request) []restart {
-			fed.forget(2)
-			asked[1].answered = at(2, 5*time.Millisecond)
-			return []restart{{at(2, 20*time.Millisecond), at(2, 30*time.Millisecond), false}}
-		}, nil, "", 0},
-		"killed long after": {func(_, fed *group, asked []request) []restart {
-			fed.forget(2)
-			asked[1].answered = at(2, 5*time.Millisecond)
-			return []restart{{at(2, storedWithin+10*time.Millisecond), at(3, -5*time.Millisecond), true}}
-		}, nil, "", 0},
-		"counted more than once before a restart": {func(direct, fed *group, _ []request) []restart {
-			direct.target = "changing"
-			counted(direct, "2 (x)", "2 (x)", "0 (x)")
-			counted(fed, "2 (x)", "0 (x)", "0 (x)")
-			return []restart{{at(1, 10*time.Millisecond), at(1, 20*time.Millisecond), false}}
-		}, nil, onceAdded, 1},
-		"all are new after a restart": {func(direct, fed *group, _ []request) []restart {
-			counted(direct, "2 (x)", "0 (x)", "0 (x)")
-			counted(fed, "2 (x)", "2 (x)", "0 (x)")
-			return []restart{{at(1, 10*time.Millisecond), at(1, 20*time.Millisecond), false}}
-		}, nil, "", 0},
-		"counted more than once without a restart": {func(direct, fed *group, _ []request) []restart {
-			direct.target = "changing"
-			counted(direct, "2 (x)", "2 (x)", "0 (x)")
-			counted(fed, "2 (x)", "0 (x)", "0 (x)")
-			return nil
-		}, nil, "", 0},
-		"a job's end": {func(direct, fed *group, _ []request) []restart {
-			direct.target = "removed-reload"
-			end(fed, `__name__="scrape_number",who="x",`)
-			return nil
-		}, nil, jobMarked, 1},
-		"a job's end for a series that was gone": {func(direct, fed *group, _ []request) []restart {
-			direct.target = "removed-reload"
-			end(fed, m)
-			return nil
-		}, nil, "", 0},
-		"a target's end": {func(_, fed *group, _ []request) []restart {
-			end(fed, `__name__="scrape_number",who="x",`)
-			return nil
-		}, nil, "", 0},
-		"fails behind a series": {func(direct, fed *group, _ []request) []restart {
-			delete(direct.series[m], slot{scraped, 3})
-			direct.downAt[3], fed.downAt[3] = true, true
-			fed.series[`__name__="scrape_number",who="x",`][slot{scraped, 3}] = stale
-			direct.series[`__name__="scrape_number",who="x",`][slot{scraped, 3}] = stale
-			return nil
-		}, fails, partlyRead, 1},
-		"fails before a series": {func(direct, fed *group, _ []request) []restart {
-			delete(direct.series[`__name__="scrape_number",who="x",`], slot{scraped, 3})
-			direct.downAt[3], fed.downAt[3] = true, true
-			fed.series[`__name__="scrape_number",who="x",`][slot{scraped, 3}] = stale
-			return nil
-		}, fails, "", 0},
-		"fails, and neither has a marker": {func(direct, fed *group, _ []request) []restart {
-			delete(direct.series[m], slot{scraped, 3})
-			delete(fed.series[m], slot{scraped, 3})
-			direct.downAt[3], fed.downAt[3] = true, true
-			return nil
-		}, fails, "", 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			direct, _ := planted(t, w, 0)
-			fed, asked := planted(t, w, 700*time.Millisecond)
-			restarts := c.plant(direct, fed, asked)
-			got := w.compare(direct, fed, asked, c.answers, disturbed{restarted: restarts})
-			switch {
-			case c.rule == "" && len(got.found) == 0:
-				t.Errorf("no difference, expected are %v", got.expected)
-			case c.rule != "" && (len(got.found) > 0 || got.expected[c.rule] != c.expected):
-				t.Errorf("differences %v, expected %v, want %d of %q", got.found, got.expected, c.expected, c.rule)
-			}
-		})
 	}
 }
