@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/choria-io/prometheus-streams/e2e/harness"
+	"github.com/choria-io/prometheus-streams/internal/sink"
 )
 
 // startWritten starts a Prometheus that scrapes nothing and takes remote write.
@@ -46,6 +47,43 @@ func checkSamples(p *harness.Prometheus, g *harness.Target, series int, atLeast 
 		return 0, err
 	}
 	return compareSamples(samples, g, series, atLeast)
+}
+
+// checkTarget is checkSamples for all series of a target, each of which has as many samples as the others and as few markers, and for
+// the reports on its scrapes.
+func checkTarget(p *harness.Prometheus, g *harness.Target, atLeast int) error {
+	all, err := p.Raw(harness.Labels{"job": "edge", "instance": g.Name})
+	if err != nil {
+		return err
+	}
+	count, values := 0, map[string]bool{}
+	for _, s := range all {
+		count = max(count, len(s.Samples))
+	}
+	for _, s := range all {
+		if s.Labels["__name__"] == harness.ValueMetric {
+			i, err := strconv.Atoi(s.Labels["series"])
+			if err != nil {
+				return err
+			}
+			values[s.Labels["series"]] = true
+			if markers, err := compareSamples(s.Samples, g, i, atLeast); err != nil || markers > 0 {
+				return fmt.Errorf("series %d, with %d markers: %w", i, markers, err)
+			}
+		}
+		for n, x := range s.Samples {
+			if name := s.Labels["__name__"]; name == harness.NumberMetric && x.Value != float64(n+1) || name == "up" && x.Value != 1 || x.Stale {
+				return fmt.Errorf("%v: sample %d is %v", s.Labels, n+1, x.Value)
+			}
+		}
+		if len(s.Samples) != count { // an answer may have come in the middle of a write
+			return fmt.Errorf("%v: %d samples, others have %d", s.Labels, len(s.Samples), count)
+		}
+	}
+	if len(values) != g.Series || len(all) != g.Series+1+sink.ReportSeries {
+		return fmt.Errorf("%d series, %d of them values, want %d and %d", len(all), len(values), g.Series+1+sink.ReportSeries, g.Series)
+	}
+	return nil
 }
 
 // compareSamples is checkSamples for samples that were read somewhere.
@@ -156,11 +194,9 @@ func TestRemoteWriteKilled(t *testing.T) {
 				central.Thaw()
 			}
 		}
-		want := g.Numbers()
-		harness.Wait(t, 30*time.Second, "every scrape is in Prometheus", func() error {
-			_, err := checkSamples(central, g, 3, want)
-			_, err2 := checkSamples(central, h, 4, want-2)
-			return errors.Join(err, err2)
+		want, wantH := g.Numbers(), h.Numbers()
+		harness.Wait(t, 30*time.Second, "every sample of every series is in Prometheus", func() error {
+			return errors.Join(checkTarget(central, g, want), checkTarget(central, h, wantH))
 		})
 		if n := p.Metrics(t).Sum("prometheus_streams_remote_write_dropped_samples_total", nil); n != 0 {
 			t.Errorf("%v samples dropped", n)
@@ -179,7 +215,10 @@ func TestRemoteWriteOneSeriesRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := startStandalone(t, standaloneYAML(t, "site", "1s", harness.JobsYAML("edge", g)+remoteWriteYAML(central, protocol)))
-		for _, i := range []int{0, 16, 18, 49} {
+		for i := range 50 {
+			if i == 17 {
+				continue
+			}
 			harness.Wait(t, 30*time.Second, "the other series are in Prometheus", func() error {
 				_, err := checkSamples(central, g, i, 5)
 				return err
@@ -194,13 +233,23 @@ func TestRemoteWriteOneSeriesRefused(t *testing.T) {
 			if !others[len(others)-1].Stale {
 				return errors.New("no stale marker yet")
 			}
-			lost := p.Metrics(t).Sum("prometheus_streams_remote_write_dropped_samples_total",
+			m := p.Metrics(t)
+			lost := m.Sum("prometheus_streams_remote_write_dropped_samples_total",
 				harness.Labels{"reason": "out_of_order", "publisher": "site", "sink": "remote_write-central"})
-			if int(lost) != len(others) {
-				return fmt.Errorf("%v samples counted as lost, the series beside it has %d", lost, len(others))
+			if all := m.Sum("prometheus_streams_remote_write_dropped_samples_total", nil); int(lost) != len(others) || all != lost {
+				return fmt.Errorf("%v samples counted as lost, %v of them as out of order, the series beside it has %d", all, lost, len(others))
 			}
 			return nil
 		})
+		scrapes := g.Numbers()
+		for i := range 50 {
+			if i == 17 {
+				continue
+			}
+			if markers, err := checkSamples(central, g, i, scrapes); err != nil || markers != 1 {
+				t.Errorf("series %d, with %d markers: %v", i, markers, err)
+			}
+		}
 		if samples, err := central.OneRaw(bad); err != nil || len(samples) != 1 {
 			t.Errorf("the series that is refused: %v, %v", samples, err)
 		}
@@ -228,11 +277,7 @@ receiver:
 	startPoller(t, pollerYAML(server, "site", "1s", harness.JobsYAML("edge", g))).Ready(t)
 	written := func(atLeast int) {
 		harness.Wait(t, 30*time.Second, "scrapes are in Prometheus", func() error {
-			markers, err := checkSamples(central, g, 19, atLeast)
-			if err == nil && markers > 0 {
-				err = errors.New("a stale marker")
-			}
-			return err
+			return checkTarget(central, g, atLeast)
 		})
 	}
 	written(2)

@@ -1,10 +1,9 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"strings"
@@ -51,58 +50,52 @@ func (b *busy) set(is bool) {
 	b.is = is
 }
 
-// A Prometheus behind something that answers 429 for a while has every scrape afterwards, and was asked no sooner than it said.
+// A Prometheus behind something that answers 429 for a while has every sample afterwards, and was asked no sooner than it said.
 func TestRemoteWriteBusy(t *testing.T) {
-	t.Parallel()
-	central := startWritten(t)
-	u, err := url.Parse(central.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	front := &busy{ReverseProxy: httputil.NewSingleHostReverseProxy(u)}
-	server := &http.Server{Handler: front}
-	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", ports.Next(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close() })
-	g := targets.New(t, "alpha", 20)
-	p := startStandalone(t, standaloneYAML(t, "site", "1s", harness.JobsYAML("edge", g)+
-		"remote_write:\n- url: http://"+listener.Addr().String()+"/api/v1/write\n  name: central\n"))
-	harness.Wait(t, 20*time.Second, "scrapes are in Prometheus", func() error { _, err := checkSamples(central, g, 3, 2); return err })
-	front.set(true)
-	before := g.Numbers()
-	harness.Wait(t, 30*time.Second, "scrapes go on", func() error {
-		if n := g.Numbers(); n < before+9 {
-			return fmt.Errorf("%d scrapes", n-before)
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		central := startWritten(t)
+		u, err := url.Parse(central.URL)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	front.set(false)
-	want := g.Numbers()
-	harness.Wait(t, 30*time.Second, "every scrape is in Prometheus", func() error {
-		var errs []error
-		for i := range 20 {
-			_, err := checkSamples(central, g, i, want)
-			errs = append(errs, err)
+		front := &busy{ReverseProxy: httputil.NewSingleHostReverseProxy(u)}
+		server := httptest.NewServer(front)
+		t.Cleanup(server.Close)
+		g := targets.New(t, "alpha", 20)
+		p := startStandalone(t, standaloneYAML(t, "site", "1s", harness.JobsYAML("edge", g)+
+			"remote_write:\n- url: "+server.URL+"/api/v1/write\n  name: central\n"+protocol))
+		harness.Wait(t, 20*time.Second, "scrapes are in Prometheus", func() error { return checkTarget(central, g, 2) })
+		front.set(true)
+		before := g.Numbers()
+		harness.Wait(t, 30*time.Second, "scrapes go on", func() error {
+			if n := g.Numbers(); n < before+9 {
+				return fmt.Errorf("%d scrapes", n-before)
+			}
+			return nil
+		})
+		front.set(false)
+		want := g.Numbers()
+		harness.Wait(t, 30*time.Second, "every sample of every series is in Prometheus", func() error { return checkTarget(central, g, want) })
+		front.check(t)
+		if n := p.Metrics(t).Sum("prometheus_streams_remote_write_dropped_samples_total", nil); n != 0 {
+			t.Errorf("%v samples dropped", n)
 		}
-		return errors.Join(errs...)
 	})
-	front.mu.Lock()
-	defer front.mu.Unlock()
-	// Several requests may be on their way when it begins; from then on nothing is asked for two seconds.
+}
+
+// check looks at when clients were sent away. Several requests may be on their way when it begins; from then on nothing is asked
+// for two seconds.
+func (b *busy) check(t *testing.T) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	waves := 0
-	for i, at := range front.sent {
-		if i == 0 || at.Sub(front.sent[i-1]) > time.Second {
+	for i, at := range b.sent {
+		if i == 0 || at.Sub(b.sent[i-1]) > time.Second {
 			waves++
 		}
 	}
 	if waves < 2 || waves > 7 {
-		t.Errorf("asked %d times in %d waves while it was busy for nine seconds", len(front.sent), waves)
-	}
-	if n := p.Metrics(t).Sum("prometheus_streams_remote_write_dropped_samples_total", nil); n != 0 {
-		t.Errorf("%v samples dropped", n)
+		t.Errorf("asked %d times in %d waves while it was busy for nine seconds", len(b.sent), waves)
 	}
 }
 
@@ -184,55 +177,32 @@ func TestRemoteWriteAnotherWindow(t *testing.T) {
 		give(3*time.Minute, "out_of_order")
 		give(-time.Second, "")
 
-		samples, err := central.OneRaw(harness.Labels{"__name__": "m", "job": "a", "x": "7"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		checkStored(t, central, now, stored, rows)
+	})
+}
+
+// checkStored checks that each series of the job a has a sample of each of these times ago, and no other.
+func checkStored(t *testing.T, central *harness.Prometheus, now time.Time, stored []time.Duration, series int) {
+	t.Helper()
+	all, err := central.Raw(harness.Labels{"job": "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != series {
+		t.Errorf("%d series, want %d", len(all), series)
+	}
+	for _, one := range all {
 		got := map[time.Duration]int{}
-		for _, s := range samples {
+		for _, s := range one.Samples {
 			got[now.Sub(s.Time)]++
 		}
 		for _, ago := range stored {
 			if got[ago] != 1 {
-				t.Errorf("the scrape of %v ago is there %d times", ago, got[ago])
+				t.Errorf("%v: the scrape of %v ago is there %d times", one.Labels, ago, got[ago])
 			}
 		}
-		if len(samples) != len(stored) {
-			t.Errorf("%d samples, want %d: %v", len(samples), len(stored), samples)
+		if len(one.Samples) != len(stored) {
+			t.Errorf("%v: %d samples, want %d", one.Labels, len(one.Samples), len(stored))
 		}
-	})
-}
-
-// A Push Gateway that hangs from the first moment on holds up nothing but itself: what is written is there within a moment
-// all the time.
-func TestRemoteWriteBesideHungPushGateway(t *testing.T) {
-	t.Parallel()
-	hung, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", ports.Next(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = hung.Close() })
-	central := startWritten(t)
-	g := targets.New(t, "alpha", 20)
-	p := startStandalone(t, standaloneYAML(t, "site", "1s", harness.JobsYAML("edge", g)+
-		"push_gateway: {url: 'http://"+hung.Addr().String()+"'}\n"+remoteWriteYAML(central, "")))
-	harness.Wait(t, 20*time.Second, "scrapes are in Prometheus", func() error { _, err := checkSamples(central, g, 3, 2); return err })
-	var slowest time.Duration
-	for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(500 * time.Millisecond) {
-		samples, err := samplesOf(central, g, 19)
-		if err != nil {
-			t.Fatal(err)
-		}
-		slowest = max(slowest, time.Since(samples[len(samples)-1].Time))
-	}
-	if slowest > 5*time.Second { // an interval, and what a busy machine adds
-		t.Errorf("the newest sample was %v old", slowest)
-	}
-	if _, err := checkSamples(central, g, 3, 10); err != nil {
-		t.Error(err)
-	}
-	m := p.Metrics(t)
-	if a, b := m.Sum("prometheus_streams_pushgateway_samples_total", nil), m.Sum("prometheus_streams_pushgateway_waiting_groups", nil); a != 0 || b == 0 {
-		t.Errorf("the Push Gateway took %v samples, %v groups wait", a, b)
 	}
 }

@@ -47,6 +47,8 @@ type request struct {
 	number  int // 1 is the asker's first
 	at      time.Time
 	headers string
+	// answered is when it had all that it got; zero if it gave up or still waits.
+	answered time.Time
 }
 
 // exporter is one target. It answers the scrape with a number in the same way whoever asks for it.
@@ -122,16 +124,15 @@ func (e *exporter) count(who asker) int {
 	return len(e.asked[who])
 }
 
-func (e *exporter) note(r *http.Request) (int, bool) {
+func (e *exporter) note(r *http.Request) (number int, who asker, ok bool) {
 	at := time.Now()
-	who := direct
 	switch agent := r.UserAgent(); {
 	case strings.HasPrefix(agent, "Prometheus/"):
 	case strings.HasPrefix(agent, "prometheus-streams/"):
 		who = fed
 	default:
 		e.t.Errorf("target %s: a request from %q", e.name, agent)
-		return 0, false
+		return 0, who, false
 	}
 	var headers []string
 	for _, name := range []string{"Accept", "Accept-Encoding", "X-Prometheus-Scrape-Timeout-Seconds"} {
@@ -141,7 +142,15 @@ func (e *exporter) note(r *http.Request) (int, bool) {
 	defer e.mu.Unlock()
 	n := len(e.asked[who]) + 1
 	e.asked[who] = append(e.asked[who], request{number: n, at: at, headers: r.URL.RequestURI() + " " + strings.Join(headers, "; ")})
-	return n, true
+	return n, who, true
+}
+
+// over notes that a scrape was answered.
+func (e *exporter) over(number int, who asker) {
+	at := time.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.asked[who][number-1].answered = at
 }
 
 // answer makes an answer once for both.
@@ -166,18 +175,20 @@ func (e *exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.second.ServeHTTP(w, r)
 		return
 	}
-	n, ok := e.note(r)
+	n, who, ok := e.note(r)
 	if !ok {
 		return
 	}
 	a := e.answer(n)
-	switch a.act {
-	case hang:
+	if a.act == hang {
 		select {
 		case <-r.Context().Done():
 		case <-e.stop:
 		}
 		return
+	}
+	defer e.over(n, who)
+	switch a.act {
 	case reset:
 		e.reset(w)
 		return

@@ -49,11 +49,16 @@ func beforeFailure(target string, a answer) map[string]bool {
 			continue
 		}
 		n++
-		var ls labels.Labels
-		p.Labels(&ls)
-		var pairs []prompb.Label
-		ls.Range(func(l labels.Label) { pairs = append(pairs, prompb.Label{Name: l.Name, Value: l.Value}) })
-		seen[key(pairs)] = true
+		seen[shownKey(p)] = true
 	}
 	return seen
+}
+
+// shownKey is the key of a parser's series.
+func shownKey(p textparse.Parser) string {
+	var ls labels.Labels
+	p.Labels(&ls)
+	var pairs []prompb.Label
+	ls.Range(func(l labels.Label) { pairs = append(pairs, prompb.Label{Name: l.Name, Value: l.Value}) })
+	return key(pairs)
 }

@@ -76,7 +76,7 @@ func TestFidelity(t *testing.T) {
 	}{
 		{25, "two targets are removed, one gets other labels", x.reload},
 		{33, "a target returns", x.giveBack},
-		{38, "the poller is stopped with SIGTERM", func() { x.restartPoller(term(x.poller)) }},
+		{38, "the poller is stopped with SIGTERM", func() { x.restartPoller(false, term(x.poller)) }},
 		{48, "the receiver is stopped with SIGTERM", func() { x.restartReceiver(term(x.receiver)) }},
 		{quietFrom + 2, "a target refuses connections", func() {
 			s.all["refused"].close()
@@ -85,7 +85,7 @@ func TestFidelity(t *testing.T) {
 		}},
 		{70, "the receiver is killed", func() { x.restartReceiver(x.receiver.Kill) }},
 		{78, "the receiver is killed once more", func() { x.restartReceiver(x.receiver.Kill) }},
-		{84, "the poller is killed", func() { x.restartPoller(x.poller.Kill) }},
+		{84, "the poller is killed", func() { x.restartPoller(true, x.poller.Kill) }},
 		{last + 2, "the end", func() {}},
 	} {
 		x.reach(step.scrape)
@@ -101,6 +101,43 @@ func TestFidelityVersion1(t *testing.T) {
 	x := startSite(t, newFleet(t, w, 50), builds, &ports)
 	x.reach(w.last + 2)
 	x.judge()
+	x.account()
+}
+
+// account compares, when all is at rest, what the receiver counts with what the strict server was sent: all that this took, and each
+// histogram that version 1.0 has no form for as one that was dropped of the other.
+func (x *site) account() {
+	x.t.Helper()
+	if code, _ := x.poller.Stop(30 * time.Second); code != 0 {
+		x.t.Errorf("the poller exits with %d", code)
+	}
+	harness.Wait(x.t, 30*time.Second, "the receiver has counted what the strict server took", func() error {
+		m := x.receiver.Metrics(x.t)
+		count := func(name, sink, reason string) int {
+			want := harness.Labels{"sink": "remote_write-" + sink}
+			if reason != "" {
+				want["reason"] = reason
+			}
+			return int(m.Sum("prometheus_streams_remote_write_"+name+"_total", want))
+		}
+		x.strict.mu.Lock()
+		defer x.strict.mu.Unlock()
+		for _, c := range []struct {
+			what      string
+			got, want int
+		}{
+			{"samples written", count("samples", "strict", ""), x.strict.samples},
+			{"exemplars written", count("exemplars", "strict", ""), x.strict.exemplars},
+			{"samples dropped", count("dropped_samples", "strict", ""), 0},
+			{"histograms without a form", count("dropped_samples", "fed", "nhcb_in_rw1_not_supported"), x.strict.custom},
+		} {
+			if c.got != c.want {
+				return fmt.Errorf("%s: %d counted, %d there", c.what, c.got, c.want)
+			}
+		}
+		x.t.Logf("%d samples and %d exemplars written, %d histograms without a form in version 1.0", x.strict.samples, x.strict.exemplars, x.strict.custom)
+		return nil
+	})
 }
 
 // judge waits until everything has arrived and compares.
@@ -129,7 +166,7 @@ func (x *site) judge() {
 	})
 	time.Sleep(2 * time.Second) // for those that fail and have no number
 	a, b := holding(t, x.direct, direct, x.fleet), holding(t, x.fed, fed, x.fleet)
-	r := &report{t: t}
+	r := newReport(x)
 	for _, name := range slices.Sorted(maps.Keys(a)) {
 		e := x.fleet.all[strings.Fields(name)[0]]
 		if b[name] == nil {
@@ -148,7 +185,7 @@ func (x *site) judge() {
 	if !x.fleet.part {
 		r.starts(x)
 	}
-	r.print(x.fleet)
+	r.print()
 	if len(x.disturbed.restarted) > 0 && !x.fleet.part && r.samples < 1_000_000 {
 		t.Errorf("%d samples compared, a million wanted", r.samples)
 	}

@@ -114,9 +114,11 @@ func (x *site) giveBack() {
 }
 
 // restartPoller ends it in a way, waits and starts it again.
-func (x *site) restartPoller(end func()) {
-	x.disturbed.restarted = append(x.disturbed.restarted, time.Now())
+func (x *site) restartPoller(killed bool, end func()) {
+	r := restart{told: time.Now(), killed: killed}
 	end()
+	r.ended = time.Now()
+	x.disturbed.restarted = append(x.disturbed.restarted, r)
 	time.Sleep(500 * time.Millisecond)
 	x.poller.Restart(x.t)
 	x.poller.Ready(x.t)

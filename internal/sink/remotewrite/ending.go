@@ -61,7 +61,7 @@ func endTime(t *target, f *frame.Frame) int64 {
 // forgetSeries makes a target one that has ended.
 func (s *Sink) forgetSeries(t *target, at int64) {
 	s.release(t.prepared)
-	t.prepared, t.live, t.untracked, t.forms, t.known, t.time = nil, false, nil, nil, true, at
+	t.prepared, t.live, t.untracked, t.shown, t.forms, t.known, t.time = nil, false, nil, nil, nil, true, at
 }
 
 // resume decides what becomes of the end of a target that is scraped again: it ended before, or it goes on.

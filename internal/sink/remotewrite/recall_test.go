@@ -55,7 +55,9 @@ type teller struct {
 func (x *teller) delivery(n int, again bool) sink.Delivery {
 	f := *x.story[n]
 	f.Target, f.Position = site("job", "a"), uint64(n+1)
-	return sink.Delivery{Frame: &f, Publisher: "DC1", Lane: "live", Epoch: 1, Seq: uint64(n + 1), Stored: time.UnixMilli(f.Time), Repeated: again}
+	f.Report.Added = 100 + n                   // a poller that is restarted counts too much
+	epoch := 1 + uint64((n+1)/4)*uint64(n%2+1) // it is, now and then
+	return sink.Delivery{Frame: &f, Publisher: "DC1", Lane: "live", Epoch: epoch, Seq: uint64(n + 1), Stored: time.UnixMilli(f.Time), Repeated: again}
 }
 
 func (x *teller) give(n int, again bool) {

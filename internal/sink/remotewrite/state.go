@@ -36,6 +36,8 @@ type record struct {
 	Schema    string        `json:"schema,omitempty"`
 	Live      bool          `json:"live"`
 	Untracked []uint64      `json:"untracked,omitempty"`
+	Absent    []uint64      `json:"absent,omitempty"`
+	Epoch     uint64        `json:"epoch,omitempty"`
 	// Histograms and FloatHistograms are the rows of native histograms.
 	Histograms      []int `json:"histograms,omitempty"`
 	FloatHistograms []int `json:"float_histograms,omitempty"`
@@ -115,6 +117,9 @@ func (s *Sink) recall(t *target) {
 	if len(r.Untracked) > 0 {
 		t.untracked = r.Untracked
 	}
+	if r.Epoch != 0 {
+		t.shown, t.absent, t.epoch = schema, r.Absent, r.Epoch
+	}
 	t.forms = formsOfRecord(r)
 	t.restoreExemplars(r.Exemplars)
 	t.settled = t.mark()
@@ -123,7 +128,7 @@ func (s *Sink) recall(t *target) {
 // record is a mark in the form of the file.
 func (m *mark) record() *record {
 	r := &record{
-		Labels: m.raw, Publisher: m.publisher, Live: m.live, Untracked: m.untracked, Time: m.time, Interval: m.interval, Known: true,
+		Labels: m.raw, Publisher: m.publisher, Live: m.live, Untracked: m.untracked, Absent: m.absent, Epoch: m.epoch, Time: m.time, Interval: m.interval, Known: true,
 	}
 	if m.schema != nil {
 		r.Schema = m.schema.ID.String()

@@ -30,6 +30,10 @@ type target struct {
 	// live tells that the series of prepared.schema, without those in untracked, are not marked stale.
 	live      bool
 	untracked frame.Bitmap
+	// shown are the series of the newest scrape that had any, without those in absent; nil if none is known. epoch is that scrape's.
+	shown  *frame.Schema
+	absent frame.Bitmap
+	epoch  uint64
 	// forms are those of its series that are native histograms; immutable.
 	forms []form
 	// exemplars has the newest ones, by the hash of the series.
@@ -59,6 +63,8 @@ type mark struct {
 	schema    *frame.Schema // nil if none is known
 	live      bool
 	untracked frame.Bitmap
+	absent    frame.Bitmap
+	epoch     uint64
 	forms     []form
 	time      int64
 	interval  time.Duration
@@ -67,11 +73,14 @@ type mark struct {
 
 // mark notes what the target is now.
 func (t *target) mark() *mark {
-	m := &mark{raw: t.raw, publisher: t.publisher, live: t.live, untracked: t.untracked, forms: t.forms, time: t.time, interval: t.interval}
+	m := &mark{raw: t.raw, publisher: t.publisher, live: t.live, untracked: t.untracked, absent: t.absent, epoch: t.epoch, forms: t.forms, time: t.time, interval: t.interval}
 	if t.prepared == nil {
 		m.ended = true
 	} else if t.prepared.text != nil {
 		m.schema = t.prepared.Schema
+		if t.shown == nil || t.shown.ID != m.schema.ID { // the file has one schema of a target
+			m.absent, m.epoch = nil, 0
+		}
 	}
 	return m
 }
@@ -148,6 +157,10 @@ func (s *Sink) scrape(t *target, d *delivery) *part {
 	f := d.Frame
 	p := s.newPart(t, d)
 	p.backwards = t.known && f.Time <= t.time
+	report := sink.ReportValues(f)
+	if t.shown != nil && t.epoch != d.Epoch {
+		report[addedAt] = float64(s.addedSince(t, f))
+	}
 	if f.Kind == frame.Down {
 		if t.prepared == nil {
 			t.raw, t.publisher = f.Target.Labels, d.Publisher
@@ -173,15 +186,50 @@ func (s *Sink) scrape(t *target, d *delivery) *part {
 			s.release(old)
 		}
 		t.live, t.untracked, t.forms = true, untracked, formsOf(&f.Column, t.forms)
+		if n := len(f.Schema.Series); n > 0 && f.Column.Absent.Count() < n {
+			t.shown, t.absent, t.epoch = f.Schema, f.Column.Absent, d.Epoch
+		}
 		g := s.samples(t, d, t.prepared)
 		g.earlier = t.freshEarlier(f)
 		p.add(g)
 	}
-	report := sink.ReportValues(f)
 	p.add(segment{prepared: t.prepared, report: true, values: report[:], time: f.Time})
 	t.known, t.time, t.interval = true, f.Time, sink.Interval(f.Target)
 	p.target, p.mark = t, t.mark()
 	return p
+}
+
+// addedAt is the place of scrape_series_added among the reports.
+const addedAt = sink.ReportSeries - 1
+
+// addedSince is what scrape_series_added says of the first scrapes of an epoch. The poller, which was restarted, knows of no earlier
+// scrape and counts all series. A Prometheus that scrapes by itself would have gone on: it counts those that the newest scrape with
+// series did not have. Which ones a scrape shows that fails is not known here; hardly ever is one of them new.
+func (s *Sink) addedSince(t *target, f *frame.Frame) int {
+	if f.Kind == frame.Down {
+		return 0
+	}
+	now, absent := f.Schema, f.Column.Absent
+	added := 0
+	for j := range now.Series {
+		if !absent.Has(j) {
+			added++
+		}
+	}
+	if t.shown.ID == now.ID {
+		for i := range now.Series {
+			if !absent.Has(i) && !t.absent.Has(i) {
+				added--
+			}
+		}
+		return added
+	}
+	for i, j := range s.diff(t.shown, now) {
+		if j >= 0 && !absent.Has(int(j)) && !t.absent.Has(i) {
+			added--
+		}
+	}
+	return added
 }
 
 // samples is the segment of a scrape.
