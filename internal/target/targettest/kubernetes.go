@@ -24,7 +24,13 @@ type resource struct {
 	fixed []object
 	// global objects are in no namespace.
 	global bool
+	// later objects name others, and come after them as in a cluster, where a controller makes them: who has not heard of a
+	// pod when its endpoint slice comes does not look for it again.
+	later bool
 }
+
+// lag is how much later.
+const lag = time.Second
 
 // Kubernetes has of each address a node, and a pod on it whose one container has that port; a service, with endpoints and
 // an endpoint slice that lead to the pod; and an ingress to it. The annotation "address" of node, service and ingress says
@@ -57,8 +63,8 @@ func resources() map[string]*resource {
 		"nodes":          {version: "v1", kind: "Node", global: true, made: node},
 		"pods":           {version: "v1", kind: "Pod", made: pod},
 		"services":       {version: "v1", kind: "Service", made: service},
-		"endpoints":      {version: "v1", kind: "Endpoints", made: endpoints},
-		"endpointslices": {version: "discovery.k8s.io/v1", kind: "EndpointSlice", made: endpointSlice},
+		"endpoints":      {version: "v1", kind: "Endpoints", later: true, made: endpoints},
+		"endpointslices": {version: "discovery.k8s.io/v1", kind: "EndpointSlice", later: true, made: endpointSlice},
 		"ingresses":      {version: "networking.k8s.io/v1", kind: "Ingress", made: ingress},
 		"namespaces": {version: "v1", kind: "Namespace", global: true, fixed: []object{
 			{"metadata": object{"name": Namespace, "labels": object{"team": "one"}, "annotations": object{"cost": "centre"}}}}},
@@ -178,7 +184,12 @@ func (k *resource) watch(w http.ResponseWriter, r *http.Request, f *Fake, object
 			"annotations": object{"k8s.io/initial-events-end": "true"}}})
 	}
 	for r.Context().Err() == nil {
-		now := objects(f.get())
+		list, at := f.get()
+		if at != seen && k.later {
+			time.Sleep(lag)
+		}
+		seen = at
+		now := objects(list, at)
 		for _, x := range now {
 			if missing(x, shown) {
 				event("ADDED", x)
