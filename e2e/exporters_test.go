@@ -4,15 +4,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -53,6 +50,8 @@ type site struct {
 	asked  atomic.Int64 // of the bearer target, with the token that it takes
 	config string
 	fed    *harness.Target
+	// open tells that what answers ever the same begins to.
+	open atomic.Bool
 	// proxied is the address that only the proxy knows.
 	proxied string
 }
@@ -99,23 +98,30 @@ func startSite(t *testing.T) (*site, *harness.Prometheus) {
 	harness.WaitReady(t, 30*time.Second, "http://"+node+"/metrics")
 	natsExporter := s.startNATSExporter(t)
 	port := ports.Next(t)
+	own := fmt.Sprintf("127.0.0.1:%d", port)
 	const files = "tls_config: {ca_file: ca.pem, cert_file: cert.pem, key_file: key.pem}"
 	s.config = fmt.Sprintf(`
 global: {scrape_interval: 1s, scrape_timeout: 900ms}
 scrape_configs:
 - {job_name: node, static_configs: [{targets: ['%s']}]}
 - {job_name: nats, static_configs: [{targets: ['%s']}]}
-- {job_name: prometheus, static_configs: [{targets: ['127.0.0.1:%d']}]}
+- {job_name: prometheus, static_configs: [{targets: ['%s']}]}
+- {job_name: same-node, static_configs: [{targets: ['%s']}]}
+- {job_name: same-nats, static_configs: [{targets: ['%s']}]}
+- {job_name: same-prometheus, scrape_native_histograms: true, always_scrape_classic_histograms: true, static_configs: [{targets: ['%s']}]}
 - {job_name: tls, scheme: https, %s, static_configs: [{targets: ['%s']}]}
 - {job_name: basic, basic_auth: {username: scraper, password_file: password}, static_configs: [{targets: ['%s']}]}
 - {job_name: bearer, authorization: {credentials_file: token}, static_configs: [{targets: ['%s']}]}
 - {job_name: proxy, scheme: https, %s, proxy_url: '%s', static_configs: [{targets: ['%s']}]}
 - {job_name: native, scrape_native_histograms: true, always_scrape_classic_histograms: true, static_configs: [{targets: ['%s']}]}
 - {job_name: openmetrics, scrape_protocols: [OpenMetricsText1.0.0], static_configs: [{targets: ['%s']}]}
-`, node, natsExporter, port, files, secure.Listener.Addr(), basic.Listener.Addr(), bearer.Listener.Addr(), files, proxy.URL("user", "hunter3"), s.proxied,
+`, node, natsExporter, own, s.same(t, node), s.same(t, natsExporter), s.same(t, own), files, secure.Listener.Addr(), basic.Listener.Addr(), bearer.Listener.Addr(), files, proxy.URL("user", "hunter3"), s.proxied,
 		plain.Listener.Addr(), plain.Listener.Addr())
 	file := filepath.Join(s.dir, "prometheus.yml")
-	text := s.config + fmt.Sprintf("- {job_name: fed, honor_timestamps: true, static_configs: [{targets: ['%s'], labels: {instance: fed, site: dc1}}]}\n", s.fed.Host())
+	text := s.config + fmt.Sprintf(`
+- {job_name: fed, honor_timestamps: true, static_configs: [{targets: ['%s'], labels: {instance: fed, site: dc1}}]}
+- {job_name: fed-app, scrape_native_histograms: true, always_scrape_classic_histograms: true, static_configs: [{targets: ['%s'], labels: {instance: app, site: dc1}}]}
+`, s.fed.Host(), plain.Listener.Addr())
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -158,28 +164,11 @@ func lockedBy(h http.Handler, good func(*http.Request) bool) http.Handler {
 	})
 }
 
-// shownBy are the values of a job's series by their labels.
-func shownBy(p *harness.Prometheus, expr string) (map[string]float64, error) {
-	all, err := p.Query(expr)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]float64{}
-	for _, s := range all {
-		text := ""
-		for _, name := range slices.Sorted(maps.Keys(s.Labels)) {
-			text += fmt.Sprintf("%s=%q ", name, s.Labels[name])
-		}
-		out[text] = s.Value
-	}
-	return out, nil
-}
-
-// only lists what one of two has alone.
-func only(a, b map[string]float64) (out []string) {
-	for k := range a {
-		if _, ok := b[k]; !ok {
-			out = append(out, k)
+// only lists what one of two has alone, or otherwise if values count.
+func only(a, b map[string]string, values bool) (out []string) {
+	for k, v := range a {
+		if w, ok := b[k]; !ok || values && v != w {
+			out = append(out, k+" "+v)
 		}
 	}
 	slices.Sort(out)
@@ -187,79 +176,39 @@ func only(a, b map[string]float64) (out []string) {
 }
 
 // Real exporters, in each way of asking them, arrive at the centre as a real Prometheus that scrapes them by the same file
-// has them; and what the site's own Prometheus has goes on to the centre through /federate, with its labels and times.
+// has them: values, native histograms, exemplars, types and help.
 func TestRealExporters(t *testing.T) {
 	t.Parallel()
 	s, theirs := startSite(t)
 	central := harness.StartPrometheus(t, ports.Next(t), "global: {scrape_interval: 1m}\n", "--web.enable-remote-write-receiver", "--enable-feature=exemplar-storage")
+	relay, said := startRelay(t, theirs.URL), startTold(t)
 	file := filepath.Join(s.dir, "ours.yml")
-	federate := fmt.Sprintf("- {job_name: federate, honor_labels: true, metrics_path: /federate, params: {'match[]': ['{job=\"fed\"}']}, static_configs: [{targets: ['%s']}]}\n",
-		strings.TrimPrefix(theirs.URL, "http://"))
-	if err := os.WriteFile(file, []byte(s.config+federate), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(s.config+relay.config()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	harness.StartProduct(t, builds, "standalone", ports.Next(t), standaloneYAML(t, "edge", "1s", fmt.Sprintf(`
-remote_write: [{url: '%s/api/v1/write', send_exemplars: true, send_native_histograms: true}]
-`, central.URL)), "--prometheus.config", file).Ready(t)
+remote_write:
+- {url: '%s/api/v1/write', send_exemplars: true, send_native_histograms: true}
+- {name: told, url: '%s', protobuf_message: io.prometheus.write.v2.Request}
+`, central.URL, said.URL)), "--prometheus.config", file).Ready(t)
 
-	const frozen = `{job="%s", __name__!~"scrape_duration_seconds|app_native_seconds"}`
-	for job, least := range map[string]int{"tls": 20, "basic": 20, "bearer": 20, "proxy": 20, "native": 20, "openmetrics": 20, "node": 150, "nats": 10, "prometheus": 500} {
-		expr, live := fmt.Sprintf(frozen, job), slices.Contains([]string{"node", "nats", "prometheus"}, job)
-		harness.Wait(t, 90*time.Second, job+" is at the centre as Prometheus has it", func() error {
-			got, err := shownBy(central, expr)
-			if err != nil {
-				return err
-			}
-			want, err := shownBy(theirs, expr)
-			if err != nil {
-				return err
-			}
-			if a, b := only(got, want), only(want, got); len(a)+len(b) > 0 || len(got) < least {
-				return fmt.Errorf("%d series; only at the centre: %.5q; only at the site: %.5q", len(got), a, b)
-			}
-			if !live && !reflect.DeepEqual(got, want) {
-				return fmt.Errorf("other values: %v, want %v", got, want)
-			}
-			return nil
-		})
+	for job, least := range map[string]int{"node": 150, "nats": 10, "prometheus": 500} {
+		alikeStored(t, central, theirs, job, least, false)
 	}
-	sameHistograms(t, central, theirs)
+	s.open.Store(true)
+	for job, least := range map[string]int{"tls": 20, "basic": 20, "bearer": 20, "proxy": 20, "native": 20, "openmetrics": 20,
+		"same-node": 150, "same-nats": 10, "same-prometheus": 500} {
+		alikeStored(t, central, theirs, job, least, true)
+		said.compare(t, theirs, job)
+	}
+	for job, least := range map[string]int{"native": 1, "same-prometheus": 5} {
+		if n := histograms(t, central, job); n < least {
+			t.Errorf("%s: %d series of native histograms were compared", job, n)
+		}
+	}
+	sameExemplars(t, central, theirs)
 	s.rotate(t, central)
-	s.federated(t, central, theirs)
-}
-
-// sameHistograms compares native histograms and exemplars.
-func sameHistograms(t *testing.T, central, theirs *harness.Prometheus) {
-	t.Helper()
-	labels := harness.Labels{"__name__": "app_native_seconds", "job": "native"}
-	a, err := central.Histograms(labels)
-	if err != nil || len(a) == 0 {
-		t.Fatalf("%d native histograms: %v", len(a), err)
-	}
-	b, err := theirs.Histograms(labels)
-	if err != nil || len(b) == 0 {
-		t.Fatalf("the site's: %d native histograms: %v", len(b), err)
-	}
-	x, y := a[len(a)-1], b[len(b)-1]
-	x.Timestamp, y.Timestamp = 0, 0
-	x.ResetHint, y.ResetHint = 0, 0 // what a store makes of its chunks
-	if !reflect.DeepEqual(x, y) || x.GetCountInt() != 50 {
-		t.Errorf("native histogram %v, Prometheus' %v", x, y)
-	}
-	for _, selector := range []string{`app_native_seconds{job="native"}`, `app_requests_total{job="native"}`, `app_requests_total{job="openmetrics"}`} {
-		label := "code"
-		got, err := central.Exemplars(selector, label)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want, err := theirs.Exemplars(selector, label)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(want) == 0 || !reflect.DeepEqual(got, want) {
-			t.Errorf("exemplars of %s: %v, Prometheus' %v", selector, got, want)
-		}
-	}
+	relay.compare(t, central, theirs)
 }
 
 // rotate gives the bearer target another token: it is scraped on as soon as the file has it.
@@ -281,40 +230,5 @@ func (s *site) rotate(t *testing.T, central *harness.Prometheus) {
 	harness.Wait(t, 30*time.Second, "the new token is taken", up(1))
 	if s.asked.Load() == before {
 		t.Error("nobody asked with the new token")
-	}
-}
-
-// federated checks that each sample which came through /federate is one that the site has, under the same labels.
-func (s *site) federated(t *testing.T, central, theirs *harness.Prometheus) {
-	t.Helper()
-	for _, name := range []string{harness.NumberMetric, "up", "scrape_samples_scraped"} {
-		labels := harness.Labels{"__name__": name, "job": "fed"}
-		var got []harness.RawSample
-		harness.Wait(t, 60*time.Second, "10 samples of "+name+" came through /federate", func() (err error) {
-			if got, err = central.OneRaw(labels); err == nil && len(got) < 10 {
-				err = fmt.Errorf("%d", len(got))
-			}
-			return err
-		})
-		all, err := central.Raw(labels)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := map[string]string{"__name__": name, "job": "fed", "instance": "fed", "site": "dc1"}; !reflect.DeepEqual(all[0].Labels, want) {
-			t.Errorf("labels %v, want %v", all[0].Labels, want)
-		}
-		original, err := theirs.OneRaw(labels)
-		if err != nil {
-			t.Fatal(err)
-		}
-		has := map[int64]float64{}
-		for _, x := range original {
-			has[x.Time.UnixMilli()] = x.Value
-		}
-		for _, x := range got {
-			if v, ok := has[x.Time.UnixMilli()]; !ok || v != x.Value || x.Stale {
-				t.Errorf("%s at %d is %v (stale %t), at the site %v, %t", name, x.Time.UnixMilli(), x.Value, x.Stale, v, ok)
-			}
-		}
 	}
 }

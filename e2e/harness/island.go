@@ -104,13 +104,19 @@ func StartPrometheusOn(t testing.TB, i *Island, resolv string, port int, path st
 // resolving is a command line that runs another on the island with that /etc/resolv.conf.
 func (i *Island) resolving(t testing.TB, resolv string, argv []string) []string {
 	t.Helper()
+	return append(i.inside(Resolving(t, resolv)...), argv...)
+}
+
+// Resolving is the beginning of a command line that runs another with an /etc/resolv.conf of its own. It needs root.
+func Resolving(t testing.TB, resolv string) []string {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "resolv.conf")
 	if err := os.WriteFile(file, []byte(resolv), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	// A mount namespace, so that the file is seen by this process alone.
 	const mounted = `mount --make-rprivate / && mount --bind "$1" "$(readlink -f /etc/resolv.conf)" && shift && exec "$@"`
-	return append(i.inside("unshare", "--mount", "sh", "-c", mounted, "sh", file), argv...)
+	return []string{"unshare", "--mount", "sh", "-c", mounted, "sh", file}
 }
 
 func (i *Island) inside(argv ...string) []string {

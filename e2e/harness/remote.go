@@ -142,7 +142,7 @@ type Exemplar struct {
 	Time   time.Time
 }
 
-// Exemplars asks for the exemplars of a selector, by the text of their series' label of a name.
+// Exemplars asks for the exemplars of a selector, by the text of their series' label of a name, or without one of all labels.
 func (p *Prometheus) Exemplars(selector, label string) (map[string][]Exemplar, error) {
 	status, body, err := Get(fmt.Sprintf("%s/api/v1/query_exemplars?query=%s&start=%d&end=%d", p.URL, url.QueryEscape(selector),
 		0, time.Now().Add(time.Hour).Unix()))
@@ -166,7 +166,11 @@ func (p *Prometheus) Exemplars(selector, label string) (map[string][]Exemplar, e
 	for _, s := range answer.Data {
 		for _, e := range s.Exemplars {
 			x := Exemplar{e.Labels, e.Value, time.UnixMilli(int64(math.Round(e.Timestamp * 1000)))}
-			out[s.SeriesLabels[label]] = append(out[s.SeriesLabels[label]], x)
+			series := s.SeriesLabels[label]
+			if label == "" {
+				series = fmt.Sprint(s.SeriesLabels)
+			}
+			out[series] = append(out[series], x)
 		}
 	}
 	return out, nil

@@ -87,6 +87,12 @@ func (b *Buffers) put(x *buffer) {
 	if x.compressed != nil {
 		x.compressed.Reset(nil) // it must not hold on to the response
 	}
+	b.take(x)
+	b.tidy()
+}
+
+// take has back what was in use.
+func (b *Buffers) take(x *buffer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.end(x)

@@ -9,6 +9,10 @@ import (
 // targets never wait for others.
 const smallBody = 1 << 20
 
+// mostLoose is how much of large buffers the garbage collector may leave lying about: one that doubles up to its limit leaves
+// as much behind as it has in the end, and the collector by itself may come after the next ones have done so too.
+const mostLoose = 32 << 20
+
 // BodyMemoryError says that there is no memory for a body beside those of the other targets that are read at the moment.
 type BodyMemoryError struct {
 	// Want is what the body needs, in bytes; Held is what the others have, Limit what all may have together.
@@ -99,9 +103,14 @@ func (x *buffer) whyEvicted() error {
 	return nil
 }
 
-// grow makes the buffer larger, but not larger than a body of limit bytes needs.
+// grow makes the buffer larger, but not larger than a body of limit bytes needs. If that is near it is all of it at once: not
+// a copy more for the last few bytes.
 func (x *buffer) grow(limit int64) error {
-	return x.enlarge(&x.bytes, min(2*int64(cap(x.bytes)), limit+2), smallBody)
+	size := 2 * int64(cap(x.bytes))
+	if size > limit-limit/4 {
+		size = limit + 2
+	}
+	return x.enlarge(&x.bytes, size, smallBody)
 }
 
 // enlarge gives a part of the buffer so much room; up to small it does not ask. While it is copied both are there.
@@ -116,6 +125,7 @@ func (x *buffer) enlarge(part *[]byte, size, small int64) error {
 	copy(*part, old)
 	if x.owner != nil {
 		x.owner.settle(x)
+		x.owner.tidy()
 	}
 	return nil
 }
@@ -173,6 +183,15 @@ func (b *Buffers) await(x *buffer, more int64) error {
 		if timedOut && x.share.evicted == nil {
 			return b.refusal(x)
 		}
+	}
+}
+
+// tidy collects if too much is loose. Only bodies of tens of megabytes make so much.
+func (b *Buffers) tidy() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.loose > mostLoose && !b.collecting {
+		b.collect()
 	}
 }
 

@@ -230,3 +230,41 @@ func TestEndlessTargetsShareTheMemory(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// A buffer comes to its limit without a step that is not worth its copy, whatever the limit.
+func TestNoSmallStepBeforeTheLimit(t *testing.T) {
+	for _, limit := range []int64{100 << 10, 128 << 10, 1 << 20, 1<<20 + 1, 3 << 20, 5 << 20} {
+		b := NewBuffers(1 << 30)
+		x := b.get()
+		for cap(x.bytes) < int(limit+2) {
+			before := cap(x.bytes)
+			if err := x.grow(limit); err != nil {
+				t.Fatal(err)
+			}
+			if now := cap(x.bytes); now > int(limit+2) || now < before+before/3 {
+				t.Errorf("limit %d: from %d to %d bytes", limit, before, now)
+			}
+		}
+		b.put(x)
+	}
+}
+
+// What large bodies leave behind does not wait for the garbage collector to come by itself.
+func TestLargeBodiesLeaveLittleBehind(t *testing.T) {
+	b := NewBuffers(1 << 30)
+	for range 3 {
+		x := b.get()
+		for range 7 { // of 8 MiB each
+			if err := x.read(zeros(8<<20), testBody); err != nil {
+				t.Fatal(err)
+			}
+			if b.loose > mostLoose {
+				t.Errorf("%d bytes lie about beside a buffer of %d", b.loose, cap(x.bytes))
+			}
+		}
+		b.put(x)
+		if b.loose > mostLoose {
+			t.Errorf("%d bytes lie about", b.loose)
+		}
+	}
+}

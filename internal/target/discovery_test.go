@@ -118,6 +118,15 @@ func TestConsulDiscovery(t *testing.T) {
 }
 
 func TestKubernetesDiscovery(t *testing.T) {
-	follow(t, targettest.Kubernetes(t, anyPort), `kubernetes_sd_configs: [{role: node, api_server: 'http://ADDRESS'}]
-  relabel_configs: [{source_labels: [__meta_kubernetes_node_annotation_address], target_label: __address__}]`)
+	annotated := func(role string) string {
+		return "relabel_configs: [{source_labels: [__meta_kubernetes_" + role + "_annotation_address], target_label: __address__}]"
+	}
+	// A pod and those endpoints have addresses that can be scraped; the others have names that only a cluster knows.
+	for role, relabel := range map[string]string{"node": annotated("node"), "pod": "", "service": annotated("service"), "endpoints": "",
+		"endpointslice": "", "ingress": annotated("ingress") + "\n  metrics_path: /metrics"} {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			follow(t, targettest.Kubernetes(t, anyPort), "kubernetes_sd_configs: [{role: "+role+", api_server: 'http://ADDRESS'}]\n  "+relabel)
+		})
+	}
 }

@@ -29,9 +29,8 @@ const step = 20 * time.Millisecond
 type Fake struct {
 	*httptest.Server
 
-	mu   sync.Mutex
-	list []string
-	at   int // rises with each change
+	mu    sync.Mutex
+	lists [][]string // what was set, in turn
 }
 
 // Address is host and port of the server.
@@ -41,14 +40,25 @@ func (f *Fake) Address() string { return f.Listener.Addr().String() }
 func (f *Fake) Set(list ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.list = list
-	f.at++
+	f.lists = append(f.lists, list)
 }
 
-func (f *Fake) get() ([]string, int) {
+// get is the list with its number, which rises with each change.
+func (f *Fake) get() (list []string, at int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.list), f.at
+	at = len(f.lists) - 1
+	return slices.Clone(f.lists[at]), at
+}
+
+// was is the list that had a number.
+func (f *Fake) was(at int) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at < 0 || at >= len(f.lists) {
+		return nil
+	}
+	return slices.Clone(f.lists[at])
 }
 
 func start(t testing.TB, listen string, serve func(f *Fake, w http.ResponseWriter, r *http.Request)) *Fake {
@@ -57,7 +67,7 @@ func start(t testing.TB, listen string, serve func(f *Fake, w http.ResponseWrite
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Fake{at: 1}
+	f := &Fake{lists: [][]string{nil, nil}} // 0 means any to those who watch
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(f, w, r) }))
 	_ = f.Listener.Close()
 	f.Listener = l
@@ -146,70 +156,4 @@ func instances(list []string) []any {
 		})
 	}
 	return out
-}
-
-// Kubernetes has nodes; the address is their annotation "address". Of everything else it has none.
-func Kubernetes(t testing.TB, listen string) *Fake {
-	return start(t, listen, func(f *Fake, w http.ResponseWriter, r *http.Request) {
-		list := func() ([]string, int) { return f.get() }
-		if r.URL.Path != "/api/v1/nodes" {
-			list = func() ([]string, int) { return nil, 1 }
-		}
-		if r.URL.Query().Get("watch") == "" {
-			shown, at := list()
-			items := []any{}
-			for _, a := range shown {
-				items = append(items, node(a, at))
-			}
-			answer(w, map[string]any{"apiVersion": "v1", "kind": kindOf(r.URL.Path) + "List",
-				"metadata": map[string]string{"resourceVersion": fmt.Sprint(at)}, "items": items})
-			return
-		}
-		watch(w, r, list)
-	})
-}
-
-func kindOf(path string) string {
-	name := path[strings.LastIndexByte(path, '/')+1:]
-	return map[string]string{"nodes": "Node", "pods": "Pod", "services": "Service", "namespaces": "Namespace"}[name]
-}
-
-func node(address string, version int) map[string]any {
-	host, port, _ := strings.Cut(address, ":")
-	name := host + "-" + port
-	return map[string]any{"apiVersion": "v1", "kind": "Node",
-		"metadata": map[string]any{"name": name, "uid": name, "resourceVersion": fmt.Sprint(version), "annotations": map[string]string{"address": address}},
-		"status":   map[string]any{"addresses": []any{map[string]string{"type": "InternalIP", "address": host}}}}
-}
-
-// watch tells of changes as they come.
-func watch(w http.ResponseWriter, r *http.Request, list func() ([]string, int)) {
-	w.Header().Set("Content-Type", "application/json")
-	event := func(kind string, object any) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"type": kind, "object": object})
-		w.(http.Flusher).Flush()
-	}
-	shown, at := list()
-	if r.URL.Query().Get("sendInitialEvents") == "true" {
-		for _, a := range shown {
-			event("ADDED", node(a, at))
-		}
-		event("BOOKMARK", map[string]any{"apiVersion": "v1", "kind": kindOf(r.URL.Path), "metadata": map[string]any{"resourceVersion": fmt.Sprint(at),
-			"annotations": map[string]string{"k8s.io/initial-events-end": "true"}}})
-	}
-	for r.Context().Err() == nil {
-		time.Sleep(step)
-		now, at := list()
-		for _, a := range now {
-			if !slices.Contains(shown, a) {
-				event("ADDED", node(a, at))
-			}
-		}
-		for _, a := range shown {
-			if !slices.Contains(now, a) {
-				event("DELETED", node(a, at))
-			}
-		}
-		shown = now
-	}
 }
