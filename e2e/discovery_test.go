@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -122,9 +123,12 @@ scrape_configs:
 		}
 		return nil
 	})
-	if got := stored("renamed", "OLD"); !got[len(got)-1].Stale {
-		t.Error("what was labelled anew is not stale under its old labels")
-	}
+	harness.Wait(t, 20*time.Second, "what was labelled anew is stale under its old labels", func() error {
+		if got := stored("renamed", "OLD"); !got[len(got)-1].Stale {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 	if got := stored("renamed", "NEW"); got[len(got)-1].Stale {
 		t.Error("what was labelled anew is stale")
 	}
