@@ -115,6 +115,9 @@ func (s *Server) Shown() string {
 	return strings.Join(out, ",")
 }
 
+// Connected is the URL of the server that a connection is made to, without users, passwords and tokens.
+func Connected(nc *nats.Conn) string { return userInfo.ReplaceAllString(nc.ConnectedUrl(), "$1") }
+
 // nats are the settings of the connection: it retries for ever, keeps nothing back while it is down (the spool does),
 // and notices a dead link soon.
 func (s *Server) nats() []nats.Option {
