@@ -45,6 +45,8 @@ type Server struct {
 	TLSFirst bool
 	// TLSRoots, if set, is asked on every connect for the authorities, instead of those of TLS; with an error there is no connection.
 	TLSRoots func() (*x509.CertPool, error)
+	// TLSMeaning, if set, says what an error of TLS means for the configuration of TLS, or "".
+	TLSMeaning func(error) string
 	// Dialer, if set, opens the connections; names are then not looked up here.
 	Dialer Dialer
 
