@@ -146,6 +146,9 @@ func (g *guarded) ways() []way {
 	)
 	at := func(address string) string { return "urls: 'nats://" + address + "'" }
 	with := func(files string) string { return ", tls: {scheme: manual, " + files + "}" }
+	foreign := func(ca string) string {
+		return "the server's certificate (CN=nats.example, issued by CN=First CA) is of none of our authorities in " + g.dir + "/" + ca + ": either urls lead to another server than the one that is meant, or ca is wrong"
+	}
 	secured, through := at(g.secured), func(url, user, password string) string {
 		return "urls: '" + url + "'" + me + manual + ", proxy_url: '" + g.proxy.URL(user, password) + "'"
 	}
@@ -155,22 +158,22 @@ func (g *guarded) ways() []way {
 			{name: "no tls there", block: at(g.open) + manual, want: "tls is configured and the server offers none"},
 		}},
 		{name: "manual", block: secured + me + manual, wrong: []wrong{
-			{name: "none", block: secured + me, want: "the server's certificate is of none of our authorities"},
-			{name: "server of another authority", block: secured + me + with("ca: foreign-ca.pem, cert: web1.pem, key: web1.key"), want: "the server's certificate is of none of our authorities"},
-			{name: "certificate of another authority", block: secured + me + with("ca: ca-ca.pem, cert: stranger.pem, key: stranger.key"), want: "the server does not take our certificate"},
-			{name: "no certificate", block: secured + me + with("ca: ca-ca.pem"), want: "the server wants a certificate of ours"},
+			{name: "none", block: secured + me, want: "the server's certificate is of none of our authorities, which are those of the operating system: set tls"},
+			{name: "server of another authority", block: secured + me + with("ca: foreign-ca.pem, cert: web1.pem, key: web1.key"), want: foreign("foreign-ca.pem")},
+			{name: "certificate of another authority", block: secured + me + with("ca: ca-ca.pem, cert: stranger.pem, key: stranger.key"), want: "CN=First CA: set cert and key to one of an authority that the server takes"},
+			{name: "no certificate", block: secured + me + with("ca: ca-ca.pem"), want: "the server wants a certificate, and none is configured here: set tls with the scheme puppet"},
 			{name: "expired", block: secured + me + with("ca: ca-ca.pem, cert: expired.pem, key: expired.key"), want: "has expired: it was valid from"},
 			{name: "another key", block: secured + me + with("ca: ca-ca.pem, cert: web1.pem, key: stan.key"), want: "private key does not match public key"},
 			{name: "another name", block: "urls: 'nats://localhost.localdomain:4222'" + me + manual + ", proxy_url: '" + g.proxy.URL("web1", "hunter4-right") + "'", want: "502 Bad Gateway"},
 		}},
 		{name: "puppet", top: "tls: {scheme: puppet, ssl_dir: ssl}", block: secured + me, wrong: []wrong{
 			{name: "not enrolled", top: "tls: {scheme: puppet, ssl_dir: ssl, identity: web2}", want: `"web2" is not enrolled with the Puppet CA yet`},
-			{name: "of another CA", top: "tls: {scheme: puppet, ssl_dir: strange}", want: "does not go with the authorities in"},
+			{name: "of another CA", top: "tls: {scheme: puppet, ssl_dir: strange}", want: `the two are of different Puppet CAs: if its authority is not that of the server, ssl_dir is wrong, or "web1" has to be enrolled anew`},
 			{name: "server revoked", top: "tls: {scheme: puppet, ssl_dir: revoked}", want: "the server's certificate (CN=nats.example, serial 2) was revoked"},
 		}},
 		{name: "two authorities", block: secured + me + manual, receiver: at(g.mapped) + with("ca: second-ca.pem, cert: web1-second.pem, key: web1-second.key"), wrong: []wrong{
-			{name: "poller's", block: secured + me + with("ca: second-ca.pem, cert: web1.pem, key: web1.key"), want: "the server's certificate is of none of our authorities"},
-			{name: "receiver's", receiver: at(g.mapped) + manual, want: "of none of our authorities (ca)\n"},
+			{name: "poller's", block: secured + me + with("ca: second-ca.pem, cert: web1.pem, key: web1.key"), want: foreign("second-ca.pem")},
+			{name: "receiver's", receiver: at(g.mapped) + manual, want: "(CN=nats.example, issued by CN=Second CA) is of none of our authorities in " + g.dir + "/ca-ca.pem"},
 		}},
 		{name: "password", block: secured + manual + ", user: me, password_file: password", wrong: []wrong{
 			{name: "another", block: secured + manual + ", user: me, password: hunter2-wrong", want: `the server does not accept the user "me" with its password`},
@@ -206,12 +209,12 @@ func (g *guarded) ways() []way {
 		{name: "wss", block: "urls: 'wss://" + g.websocket + "'" + me + manual, wrong: []wrong{
 			{name: "at the port of nats", block: "urls: 'wss://" + g.secured + "'" + me + manual, want: "does not speak TLS"},
 			{name: "nats at its port", block: at(g.websocket) + me + manual, want: "the port is not that of nats:// and tls://"},
-			{name: "of another authority", block: "urls: 'wss://" + g.websocket + "'" + me + with("ca: foreign-ca.pem"), want: "the server's certificate is of none of our authorities"},
+			{name: "of another authority", block: "urls: 'wss://" + g.websocket + "'" + me + with("ca: foreign-ca.pem"), want: foreign("foreign-ca.pem")},
 		}},
 		{name: "proxy", block: through("tls://nats.example:4222", "web1", "hunter4-right"), wrong: []wrong{
 			{name: "password", block: through("tls://nats.example:4222", "web1", "hunter4-wrong"), want: "407 Proxy Authentication Required"},
 			{name: "nobody there", block: through("tls://nobody.example:4222", "web1", "hunter4-right"), want: "connecting to nobody.example:4222 through proxy"},
-			{name: "another name", block: through("tls://other.example:4222", "web1", "hunter4-right"), want: "certificate is valid for nats.example"},
+			{name: "another name", block: through("tls://other.example:4222", "web1", "hunter4-right"), want: "is not for other.example, which stands in urls: it is for nats.example"},
 			{name: "no proxy", block: secured + me + manual + ", proxy_url: 'http://127.0.0.1:1'", want: "connecting to proxy: "},
 		}},
 		{name: "wss through a proxy", block: through("wss://nats.example:443", "web1", "hunter4-right"), wrong: []wrong{

@@ -65,7 +65,7 @@ authorization { users: [ {user: edge, password: %s}, {nkey: %s} ] }
 	server.Kill()
 	server.Reconfigure(t, config(second, "two", key2))
 	for _, p := range pollers {
-		p.WaitOutput(30*time.Second, "the server does not take our certificate|certificate required|after TLS handshake")
+		p.WaitOutput(30*time.Second, "the server does not take our certificate|the server.s certificate .* is of none of our authorities")
 	}
 	renew(second, "one", string(seed1))
 	for who, p := range map[string]*harness.Product{`the user ..edge.. with its password`: pollers["password"], "the nkey in": pollers["nkey"]} {

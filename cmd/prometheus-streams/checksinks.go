@@ -17,6 +17,8 @@ import (
 	promconfig "github.com/prometheus/common/config"
 
 	"github.com/choria-io/prometheus-streams/internal/config"
+	"github.com/choria-io/prometheus-streams/internal/sink"
+	"github.com/choria-io/prometheus-streams/internal/target"
 )
 
 const (
@@ -134,19 +136,11 @@ func askSink(client *http.Client, method, url string, header map[string]string, 
 	}
 	res, err := client.Do(r)
 	if err != nil {
-		return sinkAnswer{}, unquoted(err)
+		return sinkAnswer{}, sink.Unquoted(err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(res.Body, readAnswer))
-	return sinkAnswer{res.StatusCode, string(text), res.Header}, err
-}
-
-// unquoted is an error of an HTTP client without the URL, which may hold a password.
-func unquoted(err error) error {
-	if e := (*url.Error)(nil); errors.As(err, &e) {
-		return e.Err
-	}
-	return err
+	return sinkAnswer{res.StatusCode, sink.NotEchoed(res, string(text)), res.Header}, err
 }
 
 // pushGateway asks whether it is ready and, if it does not know that question, for its state.
@@ -276,5 +270,5 @@ func shownURL(raw string) string {
 	if err != nil {
 		return "(not a URL)"
 	}
-	return u.Redacted()
+	return target.ShownURL(u)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/choria-io/prometheus-streams/internal/config"
+	"github.com/choria-io/prometheus-streams/internal/target"
 )
 
 // logging is where and how this process logs: text on stderr, or JSON lines in the configured file.
@@ -21,7 +22,7 @@ type logging struct {
 func newLogging(f *Flags, c *config.Config, stderr io.Writer) (*logging, error) {
 	l := &logging{level: &slog.LevelVar{}, flags: f}
 	l.level.Set(logLevel(f, c))
-	options := &slog.HandlerOptions{Level: l.level}
+	options := &slog.HandlerOptions{Level: l.level, ReplaceAttr: withoutSecrets}
 	out := stderr
 	if c.Logfile != "" {
 		l.file = &logFile{}
@@ -36,6 +37,24 @@ func newLogging(f *Flags, c *config.Config, stderr io.Writer) (*logging, error) 
 		l.logger = slog.New(slog.NewTextHandler(out, options))
 	}
 	return l, nil
+}
+
+// withoutSecrets hides passwords and tokens in URLs, whoever logs them: libraries of others do it too.
+func withoutSecrets(_ []string, a slog.Attr) slog.Attr {
+	text := ""
+	switch a.Value.Kind() {
+	case slog.KindString:
+		text = a.Value.String()
+	case slog.KindAny:
+		switch v := a.Value.Any().(type) {
+		case error, fmt.Stringer:
+			text = fmt.Sprint(v) // which bears a nil in them
+		}
+	}
+	if shown := target.Shown(text); shown != text {
+		a.Value = slog.StringValue(shown)
+	}
+	return a
 }
 
 // logLevel is the level by --log.level, else --debug, else the file. verbose asks for what is logged anyway.

@@ -76,7 +76,7 @@ func flagValues(app *kingpin.Application) map[string]string {
 		}
 		value := f.Value.String()
 		if u, err := url.Parse(value); err == nil && u.User != nil {
-			value = u.Redacted()
+			value = target.ShownURL(u)
 		}
 		out[f.Name] = value
 	}

@@ -101,7 +101,7 @@ func (h *house) secure(o *jetstream.Options, s *config.ReceiverStream, c *natsCo
 	if o.TLS, err = files.Config(); err != nil {
 		return err
 	}
-	o.TLSRoots = files.Roots
+	o.TLSRoots, o.TLSMeaning = files.Roots, files.Explain
 	for _, note := range files.Notes() {
 		h.env.Logger.Warn(note)
 	}

@@ -320,7 +320,7 @@ func testExpired(t *testing.T, s *site) {
 // Who is not enrolled is told so.
 func testNotEnrolled(t *testing.T, s *site) {
 	poller, _ := s.poller(t, "nobody.example", puppet(t.TempDir()))
-	ends(t, poller.Process, 1, `certs/ca\.pem: no such file or directory: either \\?"nobody\.example\\?" is not enrolled with the Puppet CA yet, or identity or ssl_dir is wrong`)
+	ends(t, poller.Process, 1, `certs/ca\.pem: no such file or directory: either \\?"nobody\.example\\?" is not enrolled with the Puppet CA yet, or identity or ssl_dir is wrong; \\?"prometheus-streams enroll nobody\.example --ca HOST:8140 --dir `)
 
 	// Enrolled and not signed yet.
 	dir := filepath.Join(t.TempDir(), "ssl")
@@ -328,9 +328,9 @@ func testNotEnrolled(t *testing.T, s *site) {
 	poller, _ = s.poller(t, "nobody.example", puppet(dir))
 	ends(t, poller.Process, 1, `certs/nobody\.example\.pem: no such file or directory: either \\?"nobody\.example\\?" is not enrolled`)
 
-	// No certificate at all, which only the server can say.
+	// No certificate at all, which only the server can say: with nothing but its authority, and without a word about TLS.
 	poller, _ = s.poller(t, "nobody.example", "scheme: manual, ca: "+filepath.Join(dir, "certs", "ca.pem"))
-	poller.WaitOutput(limit, "certificate required|after TLS handshake")
+	poller.WaitOutput(limit, `the server wants a certificate, and none is configured here: set tls with the scheme puppet, identity and ssl_dir \(\\?"prometheus-streams enroll\\?" gets a certificate`)
 }
 
 // Certificates of another CA are refused, whoever finds out.
@@ -342,14 +342,16 @@ func testForeign(t *testing.T, s *site) {
 	dir := t.TempDir()
 	tlstest.Puppet(t, dir, "foreign.example", other, pair)
 	poller, _ := s.poller(t, "foreign.example", puppet(dir))
-	poller.WaitOutput(limit, "certificate signed by unknown authority")
+	poller.WaitOutput(limit, `the server's certificate \(CN=localhost, issued by CN=.*\) is of none of our authorities in `+regexp.QuoteMeta(dir)+
+		`/certs/ca\.pem: either urls lead to a server of another Puppet CA than the one with which \\?"foreign\.example\\?" is enrolled, or ssl_dir is wrong`)
 
 	tlstest.Write(t, filepath.Join(dir, "certs", "ca.pem"), []byte(read(t, mine, "certs/ca.pem")))
 	poller, _ = s.poller(t, "foreign.example", puppet(dir))
-	ends(t, poller.Process, 1, `foreign\.example\.pem \(CN=foreign\.example, issued by CN=Other CA\) does not go with the authorities in `)
+	ends(t, poller.Process, 1, `foreign\.example\.pem \(CN=foreign\.example, issued by CN=Other CA\) does not go with the authorities in .*: the two are of different Puppet CAs: `+
+		`if its authority is not that of the server, ssl_dir is wrong, or \\?"foreign\.example\\?" has to be enrolled anew: move .*/certs/ca\.pem and .*/certs/foreign\.example\.pem away`)
 
 	poller, _ = s.poller(t, "foreign.example", fmt.Sprintf("scheme: manual, ca: %s/certs/ca.pem, cert: %s/certs/foreign.example.pem, key: %s/private_keys/foreign.example.pem", mine, dir, dir))
-	poller.WaitOutput(limit, `the server does not take our certificate .*foreign\.example\.pem \(CN=foreign\.example, issued by CN=Other CA\).*; it takes those of `)
+	poller.WaitOutput(limit, `the server does not take our certificate .*foreign\.example\.pem \(CN=foreign\.example, issued by CN=Other CA\).*; it takes those of .*: set cert and key to one of an authority that the server takes`)
 }
 
 // A renewed certificate on disk is used at the next connection, by the same process.

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -56,16 +57,24 @@ func (s *Stream) ReadPassword() (string, error) {
 // ReadToken gives the token, from its file if it is in one.
 func (s *Stream) ReadToken() (string, error) { return readSecret("token_file", s.Token, s.TokenFile) }
 
+// maxSecret bounds a file with a password or a token.
+const maxSecret = 64 << 10
+
 func readSecret(key string, secret Secret, file string) (string, error) {
 	if file == "" {
 		return string(secret), nil
 	}
-	data, err := os.ReadFile(file)
+	f, err := os.Open(file)
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", key, err)
 	}
-	if len(data) > 64<<10 {
-		return "", fmt.Errorf("read %s: %s is no secret: %d bytes", key, file, len(data))
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", key, err)
+	}
+	if len(data) > maxSecret {
+		return "", fmt.Errorf("read %s: %s is no secret: more than %d bytes", key, file, maxSecret)
 	}
 	text := strings.TrimSpace(string(data))
 	if text == "" {

@@ -25,6 +25,16 @@ type PushGateway struct {
 	HTTP promconfig.HTTPClientConfig `yaml:",inline"`
 }
 
+// MarshalYAML shows the block without its secrets, of which Prometheus' own types mask some only.
+func (v PushGateway) MarshalYAML() (any, error) {
+	type plain PushGateway // without this method
+	n := &yaml.Node{}
+	if err := n.Encode(plain(v)); err != nil {
+		return nil, err
+	}
+	return newMask().node(n, 0), nil
+}
+
 // RemoteWrite is one of Prometheus' remote_write blocks with our keys besides.
 type RemoteWrite struct {
 	Name             string         `yaml:"name"`

@@ -224,3 +224,17 @@ scrape_configs:
 		}
 	}
 }
+
+// A file that is no secret takes no memory, however large it is.
+func TestSecretOfAnySize(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&Stream{PasswordFile: file}).ReadPassword(); err == nil || !strings.Contains(err.Error(), "is no secret: more than 65536 bytes") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -90,7 +90,7 @@ var errRedirect = errors.New("the CA sends us elsewhere")
 func (a *authority) redirect(next *http.Request, before []*http.Request) error {
 	switch first := before[0]; {
 	case next.URL.Scheme != "https" || next.URL.Host != a.host || first.Method != http.MethodGet:
-		return fmt.Errorf("%w, which is not followed: %s", errRedirect, printable(next.URL.Redacted()))
+		return fmt.Errorf("%w, which is not followed: %s", errRedirect, printable(next.URL.Scheme+"://"+next.URL.Host+next.URL.Path))
 	case len(before) > 3:
 		return fmt.Errorf("%w more than 3 times", errRedirect)
 	}

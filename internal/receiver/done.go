@@ -21,6 +21,7 @@ import (
 //
 // An 'L' binds a small id to a lane for the rest of the file. A torn record at the end is cut off; it costs one repeat.
 const (
+	maxDoneTable     = 1 << 30 // bytes; a whole one of 20,000 lanes has some MB
 	doneMagic        = "prometheus-streams done table 1\n"
 	doneMaxRecord    = 64 << 10
 	doneMaxLanes     = 1 << 20
@@ -140,7 +141,7 @@ func openDone(path string, keep time.Duration, now func() time.Time) (*doneTable
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("state directory of the receiver: %w", err)
 	}
-	b, err := os.ReadFile(path)
+	b, err := readAtMost(path, maxDoneTable)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("done table: %w", err)
 	}

@@ -227,17 +227,22 @@ func (p *Publishers) Run(ctx context.Context) error {
 	}
 }
 
+// maxPublishers bounds the files with publishers: those known, and those to forget.
+const maxPublishers = 64 << 20
+
 // load reads the file. One that is damaged is as good as none.
 func (p *Publishers) load() error {
-	data, err := os.ReadFile(p.path)
+	data, err := readAtMost(p.path, maxPublishers)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
+	var all map[string]remembered
+	if err == nil {
+		err = json.Unmarshal(data, &all)
+	} else if !errors.Is(err, errTooLarge) {
 		return fmt.Errorf("publishers: %w", err)
 	}
-	var all map[string]remembered
-	if err := json.Unmarshal(data, &all); err != nil {
+	if err != nil {
 		p.logger.Warn("which publishers there are is not known: the file is damaged", "file", p.path, "error", err)
 		return nil
 	}
@@ -307,7 +312,7 @@ func (p *Publishers) forgetThose() {
 	if err := os.Rename(p.forget, mine); err != nil {
 		return
 	}
-	data, err := os.ReadFile(mine)
+	data, err := readAtMost(mine, maxPublishers)
 	if err != nil {
 		p.logger.Warn("which publishers to forget cannot be read", "file", mine, "error", err)
 		return

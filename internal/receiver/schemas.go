@@ -118,7 +118,7 @@ func (s *Schemas) Lookup(id frame.SchemaID) *frame.Schema {
 		return nil
 	}
 	path := s.path(id)
-	msg, err := os.ReadFile(path)
+	msg, err := readAtMost(path, s.limits.MessageBytes)
 	if err != nil {
 		return nil
 	}

@@ -305,5 +305,8 @@ func (s *Scraper) explain(ctx context.Context, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("no complete answer within the scrape timeout of %s: %w", s.target.Timeout, context.DeadlineExceeded)
 	}
+	if text := err.Error(); target.Shown(text) != text {
+		return errors.New(target.Shown(text))
+	}
 	return err
 }

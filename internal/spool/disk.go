@@ -181,10 +181,13 @@ func (d *Disk) takeLock() error {
 func (d *Disk) walDir() string       { return filepath.Join(d.opts.Directory, "log") }
 func (d *Disk) positionFile() string { return filepath.Join(d.opts.Directory, "position") }
 
+// maxNote bounds the files with the format and with the position.
+const maxNote = 4 << 10
+
 // checkFormat refuses a directory of a later version, and one that holds something else.
 func (d *Disk) checkFormat() error {
 	file := filepath.Join(d.opts.Directory, "format")
-	b, err := os.ReadFile(file)
+	b, err := readAtMost(file, maxNote)
 	switch {
 	case errors.Is(err, os.ErrNotExist), err == nil && len(b) == 0: // a crash may leave it empty
 		return writeFile(file, []byte(formatText))

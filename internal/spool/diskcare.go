@@ -197,7 +197,7 @@ func (d *Disk) savePosition() error {
 
 // readPosition reads what savePosition wrote; it is all zero if there is no file.
 func readPosition(file string) (floor Position, clock time.Duration, err error) {
-	b, err := os.ReadFile(file)
+	b, err := readAtMost(file, maxNote)
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, 0, nil
 	}

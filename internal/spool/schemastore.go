@@ -117,6 +117,9 @@ func (s *schemaStore) write(ids []string) error {
 	return nil
 }
 
+// maxSchemaFile bounds the file of a schema. It is one message of NATS, which has at most 64 MiB, and little more.
+const maxSchemaFile = 65 << 20
+
 // get reads a schema. A file that is damaged is as good as none.
 func (s *schemaStore) get(id string) (Schema, error) {
 	st := s.all[id]
@@ -126,8 +129,8 @@ func (s *schemaStore) get(id string) (Schema, error) {
 	if st.schema != nil {
 		return *st.schema, nil
 	}
-	b, err := os.ReadFile(s.file(id))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	b, err := readAtMost(s.file(id), maxSchemaFile)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errTooLarge) {
 		return Schema{}, err
 	}
 	if err == nil {

@@ -101,7 +101,8 @@ func Address(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// RedactedURL is the URL without its password, for logs and pages.
+// RedactedURL is the URL without its password, for logs and pages. A user that stands alone may be a token, and is hidden
+// too.
 func (t *Target) RedactedURL() string { return redact(t.URL) }
 
 func redact(rawURL string) string {
@@ -109,7 +110,7 @@ func redact(rawURL string) string {
 	if err != nil {
 		return "(not a URL)"
 	}
-	return u.Redacted()
+	return ShownURL(u)
 }
 
 func parseURL(rawURL string) (*url.URL, error) {
@@ -124,12 +125,12 @@ func parseURL(rawURL string) (*url.URL, error) {
 	switch strings.ToLower(u.Scheme) {
 	case "http", "https":
 	case "":
-		return nil, fmt.Errorf("url %q has no scheme: write http:// or https:// before it", u.Redacted())
+		return nil, fmt.Errorf("url %q has no scheme: write http:// or https:// before it", ShownURL(u))
 	default:
-		return nil, fmt.Errorf("url %q: scheme %q is neither http nor https", u.Redacted(), u.Scheme)
+		return nil, fmt.Errorf("url %q: scheme %q is neither http nor https", ShownURL(u), u.Scheme)
 	}
 	if u.Hostname() == "" {
-		return nil, fmt.Errorf("url %q has no host", u.Redacted())
+		return nil, fmt.Errorf("url %q has no host", ShownURL(u))
 	}
 	return u, nil
 }

@@ -128,8 +128,8 @@ func (f *Files) checkChain(pair *tls.Certificate, roots *x509.CertPool) error {
 		Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
-		return fmt.Errorf("tls: certificate %s (%s, issued by %s) does not go with the authorities in %s: %w",
-			f.cert, name(pair.Leaf), text(pair.Leaf.Issuer.String()), f.ca, err)
+		return fmt.Errorf("tls: certificate %s (%s, issued by %s) does not go with the authorities in %s: %w: the two are of different Puppet CAs: %s",
+			f.cert, name(pair.Leaf), text(pair.Leaf.Issuer.String()), f.ca, err, f.another())
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ type Options struct {
 // Files are where the certificates are. They hold nothing: each use reads the files. They are safe for concurrent use.
 type Files struct {
 	ca, cert, key, crl string
-	identity           string // for Puppet
+	identity, dir      string // for Puppet
 }
 
 // New finds out which files are meant. It does not read them.
@@ -56,7 +56,7 @@ func New(o Options) (*Files, error) {
 			cert:     filepath.Join(o.SSLDir, "certs", o.Identity+".pem"),
 			key:      filepath.Join(o.SSLDir, "private_keys", o.Identity+".pem"),
 			crl:      filepath.Join(o.SSLDir, "crl.pem"),
-			identity: o.Identity,
+			identity: o.Identity, dir: o.SSLDir,
 		}, nil
 	case Manual, "file":
 		if (o.Cert == "") != (o.Key == "") {
@@ -115,7 +115,7 @@ func (f *Files) Roots() (*x509.CertPool, error) {
 // missing says what it means that a file is not there.
 func (f *Files) missing(path string, err error) error {
 	if f.identity != "" && errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("tls: %w: either %q is not enrolled with the Puppet CA yet, or identity or ssl_dir is wrong", err, f.identity)
+		return fmt.Errorf("tls: %w: either %q is not enrolled with the Puppet CA yet, or identity or ssl_dir is wrong; %s gets a certificate", err, f.identity, f.enrol())
 	}
 	return fmt.Errorf("tls: %w", err)
 }

@@ -131,8 +131,20 @@ func (s *site) shake(t *testing.T, f *tlsconf.Files, clients *tlstest.CA, change
 	if change != nil {
 		change(sc)
 	}
-	left, right := net.Pipe()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // with a pipe, both sides could write and neither read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	left, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer left.Close()
+	right, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := tls.Server(right, sc)
 	served := make(chan error, 1)
 	go func() {

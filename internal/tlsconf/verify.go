@@ -20,8 +20,8 @@ func (f *Files) clientCertificate(asked *tls.CertificateRequestInfo) (*tls.Certi
 		return nil, err
 	}
 	if err := asked.SupportsCertificate(pair); err != nil {
-		return nil, fmt.Errorf("tls: the server does not take our certificate %s (%s, issued by %s): %w%s",
-			f.cert, name(pair.Leaf), text(pair.Leaf.Issuer.String()), bare(err), accepted(asked.AcceptableCAs))
+		return nil, fmt.Errorf("tls: the server does not take our certificate %s (%s, issued by %s): %w%s: %s",
+			f.cert, name(pair.Leaf), text(pair.Leaf.Issuer.String()), bare(err), accepted(asked.AcceptableCAs), f.another())
 	}
 	return pair, nil
 }

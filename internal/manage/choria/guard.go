@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"slices"
@@ -107,6 +108,9 @@ func caller(id string) string {
 	return ""
 }
 
+// maxAuthorities bounds what is read of the file with authorities.
+const maxAuthorities = 1 << 20
+
 // verify tells whether a certificate is of our authorities and allows its owner to call with that id. Those that Choria
 // calls privileged may sign for others.
 func (g *guard) verify(text, id string) error {
@@ -123,7 +127,12 @@ func (g *guard) verify(text, id string) error {
 		return fmt.Errorf("the certificate of %s has a key of type %s, only RSA can sign requests", name, leaf.PublicKeyAlgorithm)
 	}
 	roots := x509.NewCertPool()
-	data, err := os.ReadFile(g.authorities)
+	f, err := os.Open(g.authorities)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, maxAuthorities))
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -53,11 +54,19 @@ func openMemory(directory string, logger *slog.Logger, now time.Time) *memory {
 	return m
 }
 
+// maxMemory bounds the file in bytes.
+const maxMemory = 4 << 10
+
 func readMemory(path string) (time.Duration, error) {
-	data, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if os.IsNotExist(err) {
 		return 0, nil
 	}
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, maxMemory)) // cut off there, it is no JSON
 	if err != nil {
 		return 0, err
 	}

@@ -115,10 +115,10 @@ type Sink struct {
 func New(o Options) (*Sink, error) {
 	base, err := url.Parse(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("push_gateway url: %w", err)
+		return nil, fmt.Errorf("push_gateway url: %w", sink.Unquoted(err))
 	}
 	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.RawQuery != "" || base.Fragment != "" {
-		return nil, fmt.Errorf("push_gateway url %q: want http://host:port with at most a path", base.Redacted())
+		return nil, fmt.Errorf("push_gateway url %q: want http://host:port with at most a path", sink.ShownURL(base))
 	}
 	base.Path, base.RawPath = strings.TrimRight(base.Path, "/"), strings.TrimRight(base.RawPath, "/")
 	switch o.Method {

@@ -98,26 +98,51 @@ func openLateStore(directory, name string, most int64) (*lateStore, error) {
 
 // finishLeft cuts off a line that is not whole, and ends the file.
 func finishLeft(path string) error {
-	data, err := os.ReadFile(path)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	data = data[:bytes.LastIndexByte(data, '\n')+1]
-	if len(data) == 0 {
-		return os.Remove(path)
+	end, ended, err := wholeLines(f)
+	if err == nil && end == 0 {
+		return errors.Join(f.Close(), os.Remove(path))
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
+	if err == nil {
+		err = f.Truncate(end)
 	}
-	err = f.Truncate(int64(len(data)))
-	if err == nil && !bytes.HasSuffix(data, []byte(lateEnd)) {
-		_, err = f.WriteAt([]byte(lateEnd), int64(len(data)))
+	if err == nil && !ended {
+		_, err = f.WriteAt([]byte(lateEnd), end)
 	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(path, strings.TrimSuffix(path, ".part"))
+}
+
+// wholeLines tells where the last line that is whole ends, 0 if there is none, and whether it is the end of such a file. It
+// reads from the end of the file, which may be large.
+func wholeLines(f *os.File) (end int64, ended bool, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, false, err
+	}
+	buf := make([]byte, 64<<10)
+	for at := info.Size(); at > 0 && end == 0; {
+		part := buf[:min(at, int64(len(buf)))]
+		at -= int64(len(part))
+		if _, err := f.ReadAt(part, at); err != nil {
+			return 0, false, err
+		}
+		end = at + int64(bytes.LastIndexByte(part, '\n')) + 1
+		if end == at { // no line ends in this part
+			end = 0
+		}
+	}
+	if end < int64(len(lateEnd)) {
+		return end, false, nil
+	}
+	last := make([]byte, len(lateEnd))
+	_, err = f.ReadAt(last, end-int64(len(last)))
+	return end, string(last) == lateEnd, err
 }
 
 // scan adds up what is in the directory.

@@ -91,11 +91,11 @@ func (m *metrics) newest(ms int64) {
 	}
 }
 
-// redact gives a URL without its password.
+// redact gives a URL without its secrets.
 func redact(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
 		return ""
 	}
-	return u.Redacted()
+	return sink.ShownURL(u)
 }

@@ -153,10 +153,10 @@ type delivery struct {
 func New(o Options) (*Sink, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("remote_write url: %w", err)
+		return nil, fmt.Errorf("remote_write url: %w", sink.Unquoted(err))
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("remote_write url %q: want http://host/path", u.Redacted())
+		return nil, fmt.Errorf("remote_write url %q: want http://host/path", sink.ShownURL(u))
 	}
 	switch o.Protocol {
 	case "":

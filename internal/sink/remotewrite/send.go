@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/s2"
+
+	"github.com/choria-io/prometheus-streams/internal/sink"
 )
 
 const (
@@ -100,12 +102,12 @@ func (s *Sink) post(ctx context.Context, b *batch) (a answer) {
 	}
 	res, err := s.HTTPClient.Do(r)
 	if err != nil {
-		a.err = err
+		a.err = sink.Unquoted(err)
 		return a
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	a.status, a.err, a.text = res.StatusCode, err, strings.TrimSpace(string(text))
+	a.status, a.err, a.text = res.StatusCode, err, strings.TrimSpace(sink.NotEchoed(res, string(text)))
 	a.written, a.exemplars = writtenOf(res.Header)
 	a.after = retryAfter(res.Header.Get("Retry-After"), start)
 	if err == nil && a.status/100 != 2 {

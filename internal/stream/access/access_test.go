@@ -131,7 +131,9 @@ func TestExplain(t *testing.T) {
 		{Server{}, nats.ErrAuthorization, "does not say who it is"},
 		{Server{URLs: []string{"nats://me:secret@a"}}, nats.ErrAuthorization, "the user or the token in urls"},
 		{Server{CredentialsFile: "me.creds"}, nats.ErrAuthExpired, "the rights of the credentials in me.creds have expired"},
-		{Server{}, errors.New("remote error: tls: certificate required"), "the server wants a certificate of ours"},
+		{Server{}, errors.New("remote error: tls: certificate required"), "the server wants a certificate, and no tls is configured here: set tls"},
+		{Server{TLSMeaning: func(error) string { return "that is ours" }}, errors.New("remote error: tls: certificate required"), "certificate required: that is ours"},
+		{Server{TLSMeaning: func(error) string { return "" }}, errors.New("connection refused"), ""},
 		{Server{}, errors.New("connection refused"), ""},
 	} {
 		a := &Access{server: c.o}

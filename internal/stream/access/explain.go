@@ -40,8 +40,14 @@ func (e *explained) Unwrap() error { return e.err }
 func (a *Access) hint(err error) string {
 	text := strings.ToLower(err.Error())
 	has := func(part string) bool { return strings.Contains(text, part) }
+	meaning := ""
+	if a.server.TLSMeaning != nil {
+		meaning = a.server.TLSMeaning(err)
+	}
 	switch {
 	case errors.As(err, new(*explained)):
+	case meaning != "":
+		return meaning
 	case has("authorization violation"):
 		return "the server does not accept " + a.who()
 	case has("authentication expired"):
@@ -57,11 +63,11 @@ func (a *Access) hint(err error) string {
 	case has("first record does not look like a tls handshake"):
 		return "what answers there does not speak TLS"
 	case has("certificate required"), has("after tls handshake") && (a.server.TLS == nil || a.server.TLS.GetClientCertificate == nil):
-		return "the server wants a certificate of ours: cert and key, or the scheme puppet"
+		return "the server wants a certificate, and no tls is configured here: set tls with the scheme puppet, identity and ssl_dir, or with ca, cert and key"
 	case has("after tls handshake"):
 		return "the server does not take our certificate (cert), or wants something else"
 	case has("signed by unknown authority"):
-		return "the server's certificate is of none of our authorities (ca)"
+		return "the server's certificate is of none of our authorities, which are those of the operating system: set tls with ca, or with the scheme puppet"
 	case has("unknown certificate authority") || has("bad certificate"):
 		return "the server does not take our certificate (cert)"
 	case has("invalid websocket connection") || has("malformed http"):

@@ -45,6 +45,8 @@ type Server struct {
 	TLSFirst bool
 	// TLSRoots, if set, is asked on every connect for the authorities, instead of those of TLS; with an error there is no connection.
 	TLSRoots func() (*x509.CertPool, error)
+	// TLSMeaning, if set, says what an error of TLS means for the configuration of TLS, or "".
+	TLSMeaning func(error) string
 	// Dialer, if set, opens the connections; names are then not looked up here.
 	Dialer Dialer
 
@@ -114,6 +116,9 @@ func (s *Server) Shown() string {
 	}
 	return strings.Join(out, ",")
 }
+
+// Connected is the URL of the server that a connection is made to, without users, passwords and tokens.
+func Connected(nc *nats.Conn) string { return userInfo.ReplaceAllString(nc.ConnectedUrl(), "$1") }
 
 // nats are the settings of the connection: it retries for ever, keeps nothing back while it is down (the spool does),
 // and notices a dead link soon.

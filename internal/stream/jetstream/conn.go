@@ -81,7 +81,7 @@ func (c *Conn) onConnect(nc *nats.Conn) {
 	c.said = nil
 	c.mu.Unlock()
 	c.way.Up(c.link.state().epoch > 1)
-	c.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "address", nc.ConnectedAddr(), "version", nc.ConnectedServerVersion())
+	c.log.Info("connected to NATS", "url", access.Connected(nc), "address", nc.ConnectedAddr(), "version", nc.ConnectedServerVersion())
 }
 
 // onDisconnect is told of a lost connection.

@@ -156,7 +156,7 @@ func (c *Conn) began(s *session) {
 		s.lose(stream.ErrDisconnected, false) // the disconnect came before the session was known
 	}
 	c.way.Up(again)
-	c.log.Info("connected to NATS Streaming", "url", c.way.Conn().ConnectedUrlRedacted(), "address", c.way.Conn().ConnectedAddr(),
+	c.log.Info("connected to NATS Streaming", "url", access.Connected(c.way.Conn()), "address", c.way.Conn().ConnectedAddr(),
 		"version", c.way.Conn().ConnectedServerVersion())
 }
 
