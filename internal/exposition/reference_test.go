@@ -68,7 +68,8 @@ func (r *reference) parse(body []byte, contentType string) (res refResult) {
 		return res
 	}
 	res.samples, res.meta = map[string]refSample{}, map[string]metadata.Metadata{}
-	if err := checkMessages(body); err != nil && strings.HasPrefix(contentType, protobufType) {
+	kind := (&Layout{rules: r.rules}).kindOf(contentType)
+	if err := checkMessages(body); err != nil && kind == kindProtobuf {
 		res.err = err
 		return res
 	}
@@ -83,14 +84,11 @@ func (r *reference) parse(body []byte, contentType string) (res refResult) {
 		res.err = err
 		return res
 	}
-	if r.rules.StartTimestamps && !strings.HasPrefix(contentType, protobufType) {
+	if r.rules.StartTimestamps && kind != kindProtobuf && kind != kindText {
 		// Prometheus would not come to an end; see Layout.ends.
-		l := Layout{rules: r.rules}
-		if l.kindOf(contentType) != kindText {
-			if err := l.ends(append([]byte(nil), body...), contentType); err != nil {
-				res.err = err
-				return res
-			}
+		if err := (&Layout{rules: r.rules}).ends(append([]byte(nil), body...), contentType); err != nil {
+			res.err = err
+			return res
 		}
 	}
 	s := refScrape{reference: r, res: &res, parser: p, latest: r.rules.Now().Add(maxAhead).UnixMilli()}
