@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -17,8 +16,7 @@ import (
 	promconfig "github.com/prometheus/common/config"
 
 	"github.com/choria-io/prometheus-streams/internal/config"
-	"github.com/choria-io/prometheus-streams/internal/sink"
-	"github.com/choria-io/prometheus-streams/internal/target"
+	"github.com/choria-io/prometheus-streams/internal/redact"
 )
 
 const (
@@ -136,17 +134,17 @@ func askSink(client *http.Client, method, url string, header map[string]string, 
 	}
 	res, err := client.Do(r)
 	if err != nil {
-		return sinkAnswer{}, sink.Unquoted(err)
+		return sinkAnswer{}, redact.Error(err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(res.Body, readAnswer))
-	return sinkAnswer{res.StatusCode, sink.NotEchoed(res, string(text)), res.Header}, err
+	return sinkAnswer{res.StatusCode, redact.Answer(res, string(text)), res.Header}, err
 }
 
 // pushGateway asks whether it is ready and, if it does not know that question, for its state.
 func (s *sinkCheck) pushGateway() {
 	base := string(s.cfg.PushGateway.URL)
-	sink := pushGatewaySink + " " + shownURL(base)
+	sink := pushGatewaySink + " " + redact.RawURL(base)
 	client, err := promconfig.NewClientFromConfig(s.cfg.PushGateway.HTTP, "push_gateway")
 	if err != nil {
 		s.problem(sink, "%s", err)
@@ -180,7 +178,7 @@ func (s *sinkCheck) pushGateway() {
 // remoteWrite sends a request without a single series: a server takes it and has nothing to store.
 func (s *sinkCheck) remoteWrite(i int) {
 	c := &s.cfg.RemoteWrite[i]
-	sink := fmt.Sprintf("remote_write[%d] %s", i, shownURL(string(c.URL)))
+	sink := fmt.Sprintf("remote_write[%d] %s", i, redact.RawURL(string(c.URL)))
 	client, err := remoteWriteClient(&c.Block)
 	if err != nil {
 		s.problem(sink, "%s", err)
@@ -263,12 +261,4 @@ func (s *sinkCheck) gateway(prefix string) {
 		return
 	}
 	s.problem(sink, "another process listens on the address")
-}
-
-func shownURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "(not a URL)"
-	}
-	return target.ShownURL(u)
 }

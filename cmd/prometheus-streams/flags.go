@@ -10,7 +10,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/choria-io/prometheus-streams/internal/config"
-	"github.com/choria-io/prometheus-streams/internal/target"
+	"github.com/choria-io/prometheus-streams/internal/redact"
 )
 
 // defaultConfig is where the packages put the configuration.
@@ -110,7 +110,7 @@ func (f *Flags) check() error {
 	if f.Web.ExternalURL != "" {
 		u, err := url.Parse(f.Web.ExternalURL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return fmt.Errorf("--web.external-url %q is not an http:// or https:// URL", target.Shown(f.Web.ExternalURL))
+			return fmt.Errorf("--web.external-url %q is not an http:// or https:// URL", redact.Text(f.Web.ExternalURL))
 		}
 		if f.Web.RoutePrefix == "" {
 			f.Web.RoutePrefix = u.Path

@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"github.com/choria-io/prometheus-streams/internal/config"
-	"github.com/choria-io/prometheus-streams/internal/target"
+	"github.com/choria-io/prometheus-streams/internal/redact"
 )
 
 // logging is where and how this process logs: text on stderr, or JSON lines in the configured file.
@@ -51,7 +51,7 @@ func withoutSecrets(_ []string, a slog.Attr) slog.Attr {
 			text = fmt.Sprint(v) // which bears a nil in them
 		}
 	}
-	if shown := target.Shown(text); shown != text {
+	if shown := redact.Text(text); shown != text {
 		a.Value = slog.StringValue(shown)
 	}
 	return a

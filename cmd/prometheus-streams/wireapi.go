@@ -10,6 +10,7 @@ import (
 
 	"github.com/choria-io/prometheus-streams/internal/config"
 	"github.com/choria-io/prometheus-streams/internal/poller"
+	"github.com/choria-io/prometheus-streams/internal/redact"
 	"github.com/choria-io/prometheus-streams/internal/target"
 	"github.com/choria-io/prometheus-streams/internal/web"
 )
@@ -76,7 +77,7 @@ func flagValues(app *kingpin.Application) map[string]string {
 		}
 		value := f.Value.String()
 		if u, err := url.Parse(value); err == nil && u.User != nil {
-			value = target.ShownURL(u)
+			value = redact.URL(u)
 		}
 		out[f.Name] = value
 	}

@@ -26,8 +26,9 @@ var doors = map[string][]string{
 	"internal/stream":            {},
 	"internal/manage":            {},
 	"internal/manage/micro":      {"internal/manage"},
-	"internal/target":            {},
+	"internal/target":            {"internal/redact"},
 	"internal/target/targettest": {},
+	"internal/redact":            {},
 	"internal/web":               {},
 
 	"internal/manage/choria":    {"internal/manage"},
@@ -40,7 +41,7 @@ var doors = map[string][]string{
 	"internal/tlsconf/tlstest": {},
 
 	"internal/exposition": {"internal/frame"},
-	"internal/scrape":     {"internal/exposition", "internal/frame", "internal/scrape/inflate", "internal/target"},
+	"internal/scrape":     {"internal/exposition", "internal/frame", "internal/redact", "internal/scrape/inflate", "internal/target"},
 	"internal/poller":     {"internal/exposition", "internal/frame", "internal/scrape", "internal/target"},
 	"internal/forward":    {"internal/spool", "internal/stream"},
 
@@ -55,8 +56,8 @@ var doors = map[string][]string{
 	"internal/receiver":         {"internal/exposition", "internal/frame", "internal/sink", "internal/stream"},
 	"internal/sink":             {"internal/frame"},
 	"internal/sink/gateway":     {"internal/exposition", "internal/frame", "internal/sink"},
-	"internal/sink/pushgateway": {"internal/exposition", "internal/frame", "internal/sink"},
-	"internal/sink/remotewrite": {"internal/frame", "internal/sink"},
+	"internal/sink/pushgateway": {"internal/exposition", "internal/frame", "internal/redact", "internal/sink"},
+	"internal/sink/remotewrite": {"internal/frame", "internal/redact", "internal/sink"},
 }
 
 // fences lists libraries and the only rooms that may import them.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/choria-io/prometheus-streams/internal/exposition"
 	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/redact"
 	"github.com/choria-io/prometheus-streams/internal/target"
 )
 
@@ -305,8 +306,8 @@ func (s *Scraper) explain(ctx context.Context, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("no complete answer within the scrape timeout of %s: %w", s.target.Timeout, context.DeadlineExceeded)
 	}
-	if text := err.Error(); target.Shown(text) != text {
-		return errors.New(target.Shown(text))
+	if text := err.Error(); redact.Text(text) != text {
+		return errors.New(redact.Text(text))
 	}
 	return err
 }

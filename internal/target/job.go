@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/choria-io/prometheus-streams/internal/redact"
 )
 
 // Schedule is how often a target is scraped and for how long at most.
@@ -23,7 +25,7 @@ type Schedule struct {
 // The URL is asked as it stands; only http and https are taken.
 func FromJob(job, name, rawURL string, s Schedule, external labels.Labels) (*Target, error) {
 	if job == "" {
-		return nil, fmt.Errorf("target %q: its job has no name", redact(rawURL))
+		return nil, fmt.Errorf("target %q: its job has no name", redact.RawURL(rawURL))
 	}
 	u, err := parseURL(rawURL)
 	if err != nil {
@@ -103,15 +105,7 @@ func Address(u *url.URL) string {
 
 // RedactedURL is the URL without its password, for logs and pages. A user that stands alone may be a token, and is hidden
 // too.
-func (t *Target) RedactedURL() string { return redact(t.URL) }
-
-func redact(rawURL string) string {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return "(not a URL)"
-	}
-	return ShownURL(u)
-}
+func (t *Target) RedactedURL() string { return redact.RawURL(t.URL) }
 
 func parseURL(rawURL string) (*url.URL, error) {
 	if rawURL == "" {
@@ -125,12 +119,12 @@ func parseURL(rawURL string) (*url.URL, error) {
 	switch strings.ToLower(u.Scheme) {
 	case "http", "https":
 	case "":
-		return nil, fmt.Errorf("url %q has no scheme: write http:// or https:// before it", ShownURL(u))
+		return nil, fmt.Errorf("url %q has no scheme: write http:// or https:// before it", redact.URL(u))
 	default:
-		return nil, fmt.Errorf("url %q: scheme %q is neither http nor https", ShownURL(u), u.Scheme)
+		return nil, fmt.Errorf("url %q: scheme %q is neither http nor https", redact.URL(u), u.Scheme)
 	}
 	if u.Hostname() == "" {
-		return nil, fmt.Errorf("url %q has no host", ShownURL(u))
+		return nil, fmt.Errorf("url %q has no host", redact.URL(u))
 	}
 	return u, nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/redact"
 	"github.com/choria-io/prometheus-streams/internal/sink"
 )
 
@@ -144,7 +145,7 @@ func (s *Sink) push(ctx context.Context, e *encoder, p push) answer {
 		p.content, p.protobuf = p.classic, false
 		if a = s.pushContent(ctx, e, p); a.outcome == accepted {
 			s.protobuf.off()
-			s.Logger.Warn("the Push Gateway takes no protobuf: native histograms are left out for an hour", "url", sink.ShownURL(s.base))
+			s.Logger.Warn("the Push Gateway takes no protobuf: native histograms are left out for an hour", "url", redact.URL(s.base))
 		}
 	}
 	a.took = time.Since(start)
@@ -163,7 +164,7 @@ func (s *Sink) pushContent(ctx context.Context, e *encoder, p push) answer {
 		packed = false
 		if a = s.send(ctx, p, e.body(false), false); a.outcome == accepted {
 			s.gzip.off()
-			s.Logger.Info("the Push Gateway takes no compressed bodies", "url", sink.ShownURL(s.base))
+			s.Logger.Info("the Push Gateway takes no compressed bodies", "url", redact.URL(s.base))
 		}
 	}
 	a.encoded = enc
@@ -203,7 +204,7 @@ func (s *Sink) send(ctx context.Context, p push, body []byte, packed bool) answe
 	}
 	resp, err := s.HTTPClient.Do(req)
 	if err != nil {
-		a := answer{outcome: failed, reason: "network", err: sink.Unquoted(err)}
+		a := answer{outcome: failed, reason: "network", err: redact.Error(err)}
 		if errors.Is(err, context.DeadlineExceeded) {
 			a.reason, a.timeout = "timeout", true
 			a.err = fmt.Errorf("no answer within %s", p.timeout)
@@ -215,7 +216,7 @@ func (s *Sink) send(ctx context.Context, p push, body []byte, packed bool) answe
 	if err == nil {
 		_, _ = io.CopyN(io.Discard, resp.Body, maxDrained)
 	}
-	return judge(p.method, resp, strings.TrimSpace(sink.NotEchoed(resp, string(words))))
+	return judge(p.method, resp, strings.TrimSpace(redact.Answer(resp, string(words))))
 }
 
 // judge reads an answer.
@@ -225,7 +226,7 @@ func judge(method string, resp *http.Response, words string) answer {
 	case resp.Request.Method != method:
 		// A redirection that makes a GET of it: whatever was answered, nothing was pushed.
 		a.outcome, a.reason = failed, "redirected"
-		a.err = fmt.Errorf("redirected to %s, which takes no %s", sink.ShownURL(resp.Request.URL), method)
+		a.err = fmt.Errorf("redirected to %s, which takes no %s", redact.URL(resp.Request.URL), method)
 	case code == http.StatusOK || code == http.StatusAccepted || code == http.StatusNoContent:
 		return answer{outcome: accepted}
 	case method == http.MethodDelete && (code == http.StatusNotFound || code == http.StatusGone):
@@ -285,7 +286,7 @@ func (s *Sink) finish(g *group, w *work, a answer) {
 
 func (s *Sink) accept(g *group, w *work, a *answer) {
 	if s.answered(g) && s.failing == 0 {
-		s.Logger.Info("the Push Gateway accepts all groups again", "url", sink.ShownURL(s.base))
+		s.Logger.Info("the Push Gateway accepts all groups again", "url", redact.URL(s.base))
 		s.said.forget("failing")
 	}
 	s.settle(w, nil)

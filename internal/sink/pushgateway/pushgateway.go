@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
 
+	"github.com/choria-io/prometheus-streams/internal/redact"
 	"github.com/choria-io/prometheus-streams/internal/sink"
 )
 
@@ -115,10 +116,10 @@ type Sink struct {
 func New(o Options) (*Sink, error) {
 	base, err := url.Parse(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("push_gateway url: %w", sink.Unquoted(err))
+		return nil, fmt.Errorf("push_gateway url: %w", redact.Error(err))
 	}
 	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.RawQuery != "" || base.Fragment != "" {
-		return nil, fmt.Errorf("push_gateway url %q: want http://host:port with at most a path", sink.ShownURL(base))
+		return nil, fmt.Errorf("push_gateway url %q: want http://host:port with at most a path", redact.URL(base))
 	}
 	base.Path, base.RawPath = strings.TrimRight(base.Path, "/"), strings.TrimRight(base.RawPath, "/")
 	switch o.Method {

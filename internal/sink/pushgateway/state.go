@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/choria-io/prometheus-streams/internal/sink"
+	"github.com/choria-io/prometheus-streams/internal/redact"
 )
 
 // The list of groups is a text file to which lines are appended:
@@ -85,7 +85,7 @@ func openState(dir, url string, logger *slog.Logger) (map[string]record, *state,
 			st.records = records
 		} else if len(records) > 0 {
 			logger.Warn("the remembered groups are those of another Push Gateway and are left there",
-				"file", st.path, "from", sink.Shown(from), "to", sink.Shown(url), "count", len(records))
+				"file", st.path, "from", redact.Text(from), "to", redact.Text(url), "count", len(records))
 		}
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, nil, fmt.Errorf("push_gateway state: %w", err)

@@ -1,6 +1,10 @@
 package remotewrite
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/choria-io/prometheus-streams/internal/redact"
+)
 
 // lose counts samples that the server does not take.
 func (s *Sink) lose(p *part, reasons []reason, text string) {
@@ -11,7 +15,7 @@ func (s *Sink) lose(p *part, reasons []reason, text string) {
 		}
 		s.metrics.dropped.WithLabelValues(r.name, p.Publisher).Add(float64(r.count))
 		if s.say(r.name + "\xff" + p.Publisher) {
-			s.Logger.Warn("the server does not take samples: they are dropped", "url", redact(s.URL), "reason", r.name,
+			s.Logger.Warn("the server does not take samples: they are dropped", "url", redact.RawURL(s.URL), "reason", r.name,
 				"publisher", p.Publisher, "target", p.Frame.Target.Labels.String(), "count", r.count, "error", clip(text))
 		}
 	}
@@ -105,7 +109,7 @@ func (s *Sink) loseExemplars(publisher, reason string, count int, why string) {
 	}
 	s.metrics.droppedExemplars.WithLabelValues(reason, publisher).Add(float64(count))
 	if s.say("exemplars\xff" + reason + "\xff" + publisher) {
-		s.Logger.Info("exemplars are dropped", "url", redact(s.URL), "reason", reason, "publisher", publisher,
+		s.Logger.Info("exemplars are dropped", "url", redact.RawURL(s.URL), "reason", reason, "publisher", publisher,
 			"count", count, "error", why)
 	}
 }

@@ -1,7 +1,6 @@
 package remotewrite
 
 import (
-	"net/url"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -89,13 +88,4 @@ func (m *metrics) newest(ms int64) {
 		m.newestMs = ms
 		m.highest.Set(float64(ms) / 1000)
 	}
-}
-
-// redact gives a URL without its secrets.
-func redact(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return ""
-	}
-	return sink.ShownURL(u)
 }

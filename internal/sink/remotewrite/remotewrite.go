@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/model/relabel"
 
 	"github.com/choria-io/prometheus-streams/internal/frame"
+	"github.com/choria-io/prometheus-streams/internal/redact"
 	"github.com/choria-io/prometheus-streams/internal/sink"
 )
 
@@ -153,10 +154,10 @@ type delivery struct {
 func New(o Options) (*Sink, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("remote_write url: %w", sink.Unquoted(err))
+		return nil, fmt.Errorf("remote_write url: %w", redact.Error(err))
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("remote_write url %q: want http://host/path", sink.ShownURL(u))
+		return nil, fmt.Errorf("remote_write url %q: want http://host/path", redact.URL(u))
 	}
 	switch o.Protocol {
 	case "":

@@ -13,7 +13,7 @@ import (
 
 	"github.com/klauspost/compress/s2"
 
-	"github.com/choria-io/prometheus-streams/internal/sink"
+	"github.com/choria-io/prometheus-streams/internal/redact"
 )
 
 const (
@@ -102,12 +102,12 @@ func (s *Sink) post(ctx context.Context, b *batch) (a answer) {
 	}
 	res, err := s.HTTPClient.Do(r)
 	if err != nil {
-		a.err = sink.Unquoted(err)
+		a.err = redact.Error(err)
 		return a
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	a.status, a.err, a.text = res.StatusCode, err, strings.TrimSpace(sink.NotEchoed(res, string(text)))
+	a.status, a.err, a.text = res.StatusCode, err, strings.TrimSpace(redact.Answer(res, string(text)))
 	a.written, a.exemplars = writtenOf(res.Header)
 	a.after = retryAfter(res.Header.Get("Retry-After"), start)
 	if err == nil && a.status/100 != 2 {

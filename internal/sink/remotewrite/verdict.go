@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/choria-io/prometheus-streams/internal/redact"
 	"github.com/choria-io/prometheus-streams/internal/sink"
 )
 
@@ -123,7 +124,7 @@ func (s *Sink) fallBack(b *batch) {
 		s.protocol = 3 - b.protocol
 		s.metrics.version.Set(float64(s.protocol))
 		s.Logger.Info("the server does not take this version of remote write: the other one is spoken from now on",
-			"url", redact(s.URL), "from", b.protocol, "to", s.protocol, "error", b.answer.err)
+			"url", redact.RawURL(s.URL), "from", b.protocol, "to", s.protocol, "error", b.answer.err)
 	}
 	wait := time.Duration(0)
 	if b.protocol == 1 {
@@ -141,7 +142,7 @@ func (s *Sink) repeat(b *batch) {
 		if err == nil {
 			err = errUnconfirmed
 		}
-		s.Logger.Warn("remote write does not succeed and is tried again", "url", redact(s.URL), "error", err, "count", b.tries)
+		s.Logger.Warn("remote write does not succeed and is tried again", "url", redact.RawURL(s.URL), "error", err, "count", b.tries)
 	}
 	if b.tries >= isolateAfter && len(b.pieces) > 1 && s.succeeded.After(b.made) {
 		s.alone(b)

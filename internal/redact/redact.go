@@ -1,4 +1,6 @@
-package sink
+// Package redact shows URLs, errors and the answers of servers without the secrets in them: in logs, on pages, in what commands
+// print. It knows no configuration: the fields that hold secrets are masked by config.
+package redact
 
 import (
 	"encoding/base64"
@@ -9,8 +11,8 @@ import (
 	"strings"
 )
 
-// ShownURL is a URL as it may be shown: without its password, and without a user that stands alone, which may be a token.
-func ShownURL(u *url.URL) string {
+// URL is the text of a URL as it may be shown: without its password, and without a user that stands alone, which may be a token.
+func URL(u *url.URL) string {
 	if _, password := u.User.Password(); u.User != nil && !password {
 		hidden := *u
 		hidden.User = url.User("xxxxx")
@@ -19,14 +21,23 @@ func ShownURL(u *url.URL) string {
 	return u.Redacted()
 }
 
+// RawURL is URL for one that was not parsed yet.
+func RawURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "(not a URL)"
+	}
+	return URL(u)
+}
+
 // userInfo is what stands before the @ of URLs in a text.
 var userInfo = regexp.MustCompile(`(://)(?:([^/?#\s"'@:]*):)?[^/?#\s"'@]*@`)
 
 // badRedirect is what Go says of a redirect to what is no URL, with all of it, and that may hold a password.
 var badRedirect = regexp.MustCompile(`(failed to )?parse Location header ".*`)
 
-// Shown is a text, which may have URLs in it, as it may be shown.
-func Shown(text string) string {
+// Text is a text, which may have URLs in it, as it may be shown.
+func Text(text string) string {
 	text = badRedirect.ReplaceAllString(text, "the redirect leads to what is no URL")
 	if !strings.Contains(text, "@") {
 		return text
@@ -39,14 +50,14 @@ func Shown(text string) string {
 	})
 }
 
-// Unquoted is an error of an HTTP client as it may be shown: without the URL that was asked, which its user knows, and
+// Error is an error of an HTTP client as it may be shown: without the URL that was asked, which its user knows, and
 // without secrets in others.
-func Unquoted(err error) error {
+func Error(err error) error {
 	if e := (*url.Error)(nil); errors.As(err, &e) {
 		err = e.Err
 	}
-	if text := err.Error(); Shown(text) != text {
-		return &unquoted{Shown(text), err}
+	if text := err.Error(); Text(text) != text {
+		return &unquoted{Text(text), err}
 	}
 	return err
 }
@@ -59,9 +70,9 @@ type unquoted struct {
 func (e *unquoted) Error() string { return e.text }
 func (e *unquoted) Unwrap() error { return e.err }
 
-// NotEchoed is the text of an answer as it may be shown: without what the request said in secret, which a server, or a
+// Answer is the text of an answer as it may be shown: without what the request said in secret, which a server, or a
 // proxy before it, may repeat in the page of an error.
-func NotEchoed(answer *http.Response, text string) string {
+func Answer(answer *http.Response, text string) string {
 	if answer.Request == nil {
 		return text
 	}
@@ -84,7 +95,7 @@ func NotEchoed(answer *http.Response, text string) string {
 			}
 		}
 	}
-	return Shown(text)
+	return Text(text)
 }
 
 // openHeader are headers of requests that hold no secrets.
