@@ -15,6 +15,9 @@ import (
 	"github.com/choria-io/prometheus-streams/e2e/record"
 )
 
+// ports are those that no test of the package has.
+var ports harness.Ports
+
 // hub is the server of a site, or the servers.
 type hub struct {
 	nodes []*harness.NATS
@@ -170,7 +173,6 @@ func play(t *testing.T, st stage, faults []fault, rounds int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(builds.Remove)
-	var ports harness.Ports
 	var targets harness.Targets
 	s := &site{t: t, run: 1, random: seeded(seed), hub: st.hub}
 	s.recorder = st.startRecorder(t, builds, ports.Next(t)).Ready(t)
@@ -194,7 +196,7 @@ func play(t *testing.T, st stage, faults []fault, rounds int) {
 
 // One hub, behind links that can be cut and stalled.
 func TestChaos(t *testing.T) {
-	var ports harness.Ports
+	t.Parallel()
 	server := harness.StartNATS(t, ports.Next(t), "")
 	edge, centre := newRelay(t, server.URL), newRelay(t, server.URL)
 	st := stage{edge: edge.URL, centre: centre.URL, hub: hub{nodes: []*harness.NATS{server}, js: server.JetStream}, spool: t.TempDir()}

@@ -49,7 +49,6 @@ func clockFaults(t *testing.T, poller, receiver *harness.Clock) []fault {
 // Clocks that are set while poller and receiver run: what was scraped comes once and in order, whatever its time.
 func TestChaosClock(t *testing.T) {
 	t.Parallel()
-	var ports harness.Ports
 	server := harness.StartNATS(t, ports.Next(t), "")
 	st := stage{
 		edge: server.URL, centre: server.URL, hub: hub{nodes: []*harness.NATS{server}, js: server.JetStream}, spool: t.TempDir(),

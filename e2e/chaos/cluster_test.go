@@ -100,7 +100,7 @@ func elected(c *harness.Cluster, but int) (times int) {
 
 // A hub of three servers that fail one by one and together.
 func TestChaosCluster(t *testing.T) {
-	var ports harness.Ports
+	t.Parallel()
 	c := harness.StartCluster(t, &ports, 3)
 	js := threeCopies(t, c)
 	play(t, clusterStage(t, c, js), clusterFaults(c, js), rounds(t, 1))
@@ -109,7 +109,6 @@ func TestChaosCluster(t *testing.T) {
 // A hub of three servers of which some do not reach the others.
 func TestChaosParted(t *testing.T) {
 	t.Parallel()
-	var ports harness.Ports
 	c := harness.StartParted(t, &ports)
 	js := threeCopies(t, c)
 	play(t, clusterStage(t, c, js), partFaults(c, js), rounds(t, 1))

@@ -74,7 +74,7 @@ func fill(t *testing.T, path string) {
 
 // A hub in a network namespace of its own, and a spool on a disk that fills up.
 func TestChaosIsland(t *testing.T) {
-	var ports harness.Ports
+	t.Parallel()
 	island := harness.NewIsland(t, 3)
 	port := ports.Next(t)
 	server := island.StartNATS(t, port)

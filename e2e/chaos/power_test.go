@@ -96,11 +96,10 @@ func TestPowerLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(builds.Remove)
-	var ports harness.Ports
 	for name, every := range map[string]time.Duration{"1s": time.Second, "always": 0} {
 		t.Run("sync "+name, func(t *testing.T) {
 			t.Parallel()
-			powerLoss(t, builds, &ports, name, every)
+			powerLoss(t, builds, name, every)
 		})
 	}
 }
@@ -111,7 +110,7 @@ type failure struct {
 	kept int // records that the spool had taken so long before that they were on the disk
 }
 
-func powerLoss(t *testing.T, builds *harness.Builds, ports *harness.Ports, sync string, every time.Duration) {
+func powerLoss(t *testing.T, builds *harness.Builds, sync string, every time.Duration) {
 	var targets harness.Targets
 	hub := harness.StartNATS(t, ports.Next(t), "")
 	edge := newRelay(t, hub.URL)
