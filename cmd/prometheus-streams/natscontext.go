@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // maxContext bounds the file of a context.
@@ -42,7 +43,7 @@ func readContext(name string) (*natsContext, error) {
 	if err != nil {
 		return nil, fmt.Errorf("context %q: %w", name, err)
 	}
-	data, err := readLimited(path)
+	data, err := bounded.ReadFile(path, maxContext)
 	if err != nil {
 		return nil, fmt.Errorf("context %q: %w", name, err)
 	}
@@ -67,22 +68,6 @@ func contextPath(name string) (string, error) {
 		dir = filepath.Join(home, ".config")
 	}
 	return filepath.Join(dir, "nats", "context", name+".json"), nil
-}
-
-func readLimited(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxContext+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxContext {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, maxContext)
-	}
-	return data, nil
 }
 
 // parseContext parses the file of a context. Keys that it does not know are left to the nats command.

@@ -19,25 +19,26 @@ var doors = map[string][]string{
 	"cmd/prometheus-streams": {"*"},
 
 	"internal/arch":              {},
-	"internal/config":            {},
+	"internal/bounded":           {},
+	"internal/config":            {"internal/bounded"},
 	"internal/frame":             {},
 	"internal/frame/outsider":    {},
-	"internal/spool":             {},
+	"internal/spool":             {"internal/bounded"},
 	"internal/stream":            {},
-	"internal/manage":            {},
+	"internal/manage":            {"internal/bounded"},
 	"internal/manage/micro":      {"internal/manage"},
 	"internal/target":            {"internal/redact"},
 	"internal/target/targettest": {},
 	"internal/redact":            {},
 	"internal/web":               {},
 
-	"internal/manage/choria":    {"internal/manage"},
+	"internal/manage/choria":    {"internal/bounded", "internal/manage"},
 	"internal/manage/lifecycle": {},
 
 	"internal/enroll":            {"internal/tlsconf"},
 	"internal/enroll/enrolltest": {},
 
-	"internal/tlsconf":         {},
+	"internal/tlsconf":         {"internal/bounded"},
 	"internal/tlsconf/tlstest": {},
 
 	"internal/exposition": {"internal/frame"},
@@ -47,15 +48,15 @@ var doors = map[string][]string{
 
 	"internal/scrape/inflate": {},
 
-	"internal/stream/access":     {"internal/stream"},
+	"internal/stream/access":     {"internal/bounded", "internal/stream"},
 	"internal/stream/embedded":   {"internal/stream"},
 	"internal/stream/jetstream":  {"internal/stream", "internal/stream/access"},
 	"internal/stream/streaming":  {"internal/stream", "internal/stream/access"},
 	"internal/stream/streamtest": {"internal/stream"},
 
-	"internal/receiver":         {"internal/exposition", "internal/frame", "internal/sink", "internal/stream"},
+	"internal/receiver":         {"internal/bounded", "internal/exposition", "internal/frame", "internal/sink", "internal/stream"},
 	"internal/sink":             {"internal/frame"},
-	"internal/sink/gateway":     {"internal/exposition", "internal/frame", "internal/sink"},
+	"internal/sink/gateway":     {"internal/bounded", "internal/exposition", "internal/frame", "internal/sink"},
 	"internal/sink/pushgateway": {"internal/exposition", "internal/frame", "internal/redact", "internal/sink"},
 	"internal/sink/remotewrite": {"internal/frame", "internal/redact", "internal/sink"},
 }

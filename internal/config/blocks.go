@@ -3,10 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // Where things are kept unless the file says otherwise.
@@ -64,17 +64,12 @@ func readSecret(key string, secret Secret, file string) (string, error) {
 	if file == "" {
 		return string(secret), nil
 	}
-	f, err := os.Open(file)
-	if err != nil {
-		return "", fmt.Errorf("read %s: %w", key, err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	if err != nil {
-		return "", fmt.Errorf("read %s: %w", key, err)
-	}
-	if len(data) > maxSecret {
+	data, err := bounded.ReadFile(file, maxSecret)
+	if errors.As(err, new(*bounded.TooLargeError)) {
 		return "", fmt.Errorf("read %s: %s is no secret: more than %d bytes", key, file, maxSecret)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", key, err)
 	}
 	text := strings.TrimSpace(string(data))
 	if text == "" {

@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // memory is what a breaker's file holds, as JSON.
@@ -25,20 +26,15 @@ const maxMemory = 64 << 10
 // polling, or not to, would be a guess.
 func recall(path string) (memory, error) {
 	var m memory
-	f, err := os.Open(path)
+	data, err := bounded.ReadFile(path, maxMemory)
 	if errors.Is(err, os.ErrNotExist) {
 		return m, nil
 	}
+	if errors.As(err, new(*bounded.TooLargeError)) {
+		return m, fmt.Errorf("remembered state %w; remove it to start without", err)
+	}
 	if err != nil {
 		return m, fmt.Errorf("read remembered state: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxMemory+1))
-	if err != nil {
-		return m, fmt.Errorf("read remembered state: %w", err)
-	}
-	if len(data) > maxMemory {
-		return m, fmt.Errorf("remembered state %s has more than %d bytes; remove it to start without", path, maxMemory)
 	}
 	if err := json.Unmarshal(data, &m); err != nil {
 		return m, fmt.Errorf("remembered state %s: %w; remove it to start without", path, err)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // The done table's file is a log of records behind one line of text:
@@ -141,7 +143,7 @@ func openDone(path string, keep time.Duration, now func() time.Time) (*doneTable
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("state directory of the receiver: %w", err)
 	}
-	b, err := readAtMost(path, maxDoneTable)
+	b, err := bounded.ReadFile(path, maxDoneTable)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("done table: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 	"github.com/choria-io/prometheus-streams/internal/frame"
 )
 
@@ -232,14 +233,14 @@ const maxPublishers = 64 << 20
 
 // load reads the file. One that is damaged is as good as none.
 func (p *Publishers) load() error {
-	data, err := readAtMost(p.path, maxPublishers)
+	data, err := bounded.ReadFile(p.path, maxPublishers)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	var all map[string]remembered
 	if err == nil {
 		err = json.Unmarshal(data, &all)
-	} else if !errors.Is(err, errTooLarge) {
+	} else if !errors.As(err, new(*bounded.TooLargeError)) {
 		return fmt.Errorf("publishers: %w", err)
 	}
 	if err != nil {
@@ -312,7 +313,7 @@ func (p *Publishers) forgetThose() {
 	if err := os.Rename(p.forget, mine); err != nil {
 		return
 	}
-	data, err := readAtMost(mine, maxPublishers)
+	data, err := bounded.ReadFile(mine, maxPublishers)
 	if err != nil {
 		p.logger.Warn("which publishers to forget cannot be read", "file", mine, "error", err)
 		return

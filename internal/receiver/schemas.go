@@ -14,6 +14,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 	"github.com/choria-io/prometheus-streams/internal/frame"
 	"github.com/choria-io/prometheus-streams/internal/stream"
 )
@@ -118,7 +119,7 @@ func (s *Schemas) Lookup(id frame.SchemaID) *frame.Schema {
 		return nil
 	}
 	path := s.path(id)
-	msg, err := readAtMost(path, s.limits.MessageBytes)
+	msg, err := bounded.ReadFile(path, s.limits.MessageBytes)
 	if err != nil {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -294,20 +293,14 @@ func (s *Scraper) hold(series int) error {
 	return err
 }
 
-// explain says in few words why a scrape failed. Errors of the HTTP client quote the URL; a password in it is masked
-// there, and the URL is named in the log beside the error anyway.
+// explain says in few words why a scrape failed. The URL is named in the log beside the error.
 func (s *Scraper) explain(ctx context.Context, err error) error {
-	if e := (*url.Error)(nil); errors.As(err, &e) {
-		err = e.Err
-	}
+	err = redact.Error(err)
 	if e := (*BodyMemoryError)(nil); errors.As(err, &e) {
 		return e
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("no complete answer within the scrape timeout of %s: %w", s.target.Timeout, context.DeadlineExceeded)
-	}
-	if text := err.Error(); redact.Text(text) != text {
-		return errors.New(redact.Text(text))
 	}
 	return err
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // DiskOptions are the options of a Disk.
@@ -187,7 +189,7 @@ const maxNote = 4 << 10
 // checkFormat refuses a directory of a later version, and one that holds something else.
 func (d *Disk) checkFormat() error {
 	file := filepath.Join(d.opts.Directory, "format")
-	b, err := readAtMost(file, maxNote)
+	b, err := bounded.ReadFile(file, maxNote)
 	switch {
 	case errors.Is(err, os.ErrNotExist), err == nil && len(b) == 0: // a crash may leave it empty
 		return writeFile(file, []byte(formatText))

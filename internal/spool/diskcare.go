@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // careEvery is how often old things are looked for, and a failing disk is tried again.
@@ -197,7 +199,7 @@ func (d *Disk) savePosition() error {
 
 // readPosition reads what savePosition wrote; it is all zero if there is no file.
 func readPosition(file string) (floor Position, clock time.Duration, err error) {
-	b, err := readAtMost(file, maxNote)
+	b, err := bounded.ReadFile(file, maxNote)
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, 0, nil
 	}

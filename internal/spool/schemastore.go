@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // schemaStore keeps schemas in files named by their ids. It is guarded by its Disk's lock.
@@ -129,8 +131,8 @@ func (s *schemaStore) get(id string) (Schema, error) {
 	if st.schema != nil {
 		return *st.schema, nil
 	}
-	b, err := readAtMost(s.file(id), maxSchemaFile)
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errTooLarge) {
+	b, err := bounded.ReadFile(s.file(id), maxSchemaFile)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.As(err, new(*bounded.TooLargeError)) {
 		return Schema{}, err
 	}
 	if err == nil {

@@ -6,10 +6,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // How large the files may be. A list of revoked certificates has some 40 bytes for each.
@@ -19,18 +20,10 @@ const (
 )
 
 // read reads a file that has at most limit bytes.
-func (f *Files) read(path string, limit int64) ([]byte, error) {
-	file, err := os.Open(path)
+func (f *Files) read(path string, limit int) ([]byte, error) {
+	data, err := bounded.ReadFile(path, limit)
 	if err != nil {
 		return nil, f.missing(path, err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("tls: %s has more than %d bytes", path, limit)
 	}
 	return data, nil
 }

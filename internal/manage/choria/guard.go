@@ -6,8 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +14,8 @@ import (
 	"github.com/choria-io/go-choria/inter"
 	"github.com/choria-io/go-choria/protocol"
 	v1 "github.com/choria-io/go-choria/protocol/v1"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // maxCertificate bounds the certificates in a request, in bytes.
@@ -127,12 +127,7 @@ func (g *guard) verify(text, id string) error {
 		return fmt.Errorf("the certificate of %s has a key of type %s, only RSA can sign requests", name, leaf.PublicKeyAlgorithm)
 	}
 	roots := x509.NewCertPool()
-	f, err := os.Open(g.authorities)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxAuthorities))
+	data, err := bounded.ReadFile(g.authorities, maxAuthorities)
 	if err != nil {
 		return err
 	}

@@ -3,12 +3,13 @@ package gateway
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 const (
@@ -58,15 +59,10 @@ func openMemory(directory string, logger *slog.Logger, now time.Time) *memory {
 const maxMemory = 4 << 10
 
 func readMemory(path string) (time.Duration, error) {
-	f, err := os.Open(path)
+	data, err := bounded.ReadFile(path, maxMemory)
 	if os.IsNotExist(err) {
 		return 0, nil
 	}
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxMemory)) // cut off there, it is no JSON
 	if err != nil {
 		return 0, err
 	}

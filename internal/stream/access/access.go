@@ -10,9 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +18,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+
+	"github.com/choria-io/prometheus-streams/internal/bounded"
 )
 
 // maxFile bounds a file with a seed or with credentials.
@@ -166,7 +166,7 @@ func publicKey(path string) (string, error) {
 }
 
 func seed(path string) (nkeys.KeyPair, error) {
-	data, err := read(path)
+	data, err := bounded.ReadFile(path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading nkey seed %s: %w", path, err)
 	}
@@ -180,7 +180,7 @@ func seed(path string) (nkeys.KeyPair, error) {
 
 // checkCredentials tells whether a file holds what it should.
 func checkCredentials(path string) error {
-	data, err := read(path)
+	data, err := bounded.ReadFile(path, maxFile)
 	if err != nil {
 		return fmt.Errorf("reading credentials %s: %w", path, err)
 	}
@@ -198,7 +198,7 @@ func checkCredentials(path string) error {
 
 // expiry is when the rights of a file with credentials end; zero if they do not, or if that cannot be read.
 func expiry(path string) time.Time {
-	data, err := read(path)
+	data, err := bounded.ReadFile(path, maxFile)
 	if err != nil {
 		return time.Time{}
 	}
@@ -219,21 +219,4 @@ func expiry(path string) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(claims.Expires, 0)
-}
-
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxFile {
-		clear(data)
-		return nil, fmt.Errorf("%s has more than %d bytes", path, maxFile)
-	}
-	return data, nil
 }
