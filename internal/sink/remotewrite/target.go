@@ -210,12 +210,7 @@ func (s *Sink) addedSince(t *target, f *frame.Frame) int {
 		return 0
 	}
 	now, absent := f.Schema, f.Column.Absent
-	added := 0
-	for j := range now.Series {
-		if !absent.Has(j) {
-			added++
-		}
-	}
+	added := len(now.Series) - absent.Count()
 	if t.shown.ID == now.ID {
 		for i := range now.Series {
 			if !absent.Has(i) && !t.absent.Has(i) {
